@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package gpu
+
+import (
+	"strconv"
+	"strings"
+)
+
+// Labels of GPU Feature Discovery, Karpenter and GKE that say what GPUs a node
+// has.
+const (
+	LabelProduct          = "nvidia.com/gpu.product"
+	LabelMemory           = "nvidia.com/gpu.memory"
+	LabelCount            = "nvidia.com/gpu.count"
+	LabelReplicas         = "nvidia.com/gpu.replicas"
+	LabelMIGStrategy      = "nvidia.com/mig.strategy"
+	labelKarpenterName    = "karpenter.k8s.aws/instance-gpu-name"
+	labelKarpenterMemory  = "karpenter.k8s.aws/instance-gpu-memory"
+	labelKarpenterCount   = "karpenter.k8s.aws/instance-gpu-count"
+	labelGKEAccelerator   = "cloud.google.com/gke-accelerator"
+	labelGKEAcceleratorNo = "cloud.google.com/gke-accelerator-count"
+)
+
+// ResourceName is the extended resource that a device plugin advertises whole
+// (or time-sliced) GPUs under.
+const ResourceName = "nvidia.com/gpu"
+
+// Node is what the labels of one node say about its GPUs, all of one model: with
+// several models on a node GPU Feature Discovery labels only one of them, and so
+// nothing here can tell.
+type Node struct {
+	// Model is the canonical name, the raw product for a model missing from the
+	// catalogue, "" when the node has no GPU label. A MIG slice is a model of its
+	// own, "A100-40GB-MIG-1g.5gb": its results compare with no whole card's.
+	Model string
+	// Product is the label's value as found.
+	Product string
+	// MemoryBytes is the nominal memory of one GPU or MIG slice; 0 when neither the
+	// catalogue nor a label knows.
+	MemoryBytes int64
+	// Count is the number of physical GPUs (or MIG slices); 0 when no label says.
+	Count int
+	// Shared is true when the GPUs are time-sliced or under MPS: a pod that has one
+	// shares it with others.
+	Shared bool
+	// Invalid says why these GPUs cannot be used, "" when they can.
+	Invalid string
+}
+
+// FromLabels reads a node's GPUs: GPU Feature Discovery's labels where present
+// (they come from the driver), else what Karpenter or GKE promised for the
+// instance. ok is false for a node without any GPU label.
+func FromLabels(labels map[string]string) (n Node, ok bool) {
+	if product := labels[LabelProduct]; product != "" {
+		return fromProduct(product, labels), true
+	}
+	if accelerator := labels[labelGKEAccelerator]; accelerator != "" {
+		n = Node{Model: accelerator, Product: accelerator, Count: atoi(labels[labelGKEAcceleratorNo])}
+		if m, known := Lookup(accelerator); known {
+			n.Model, n.MemoryBytes = m.Name, m.MemoryBytes
+		}
+		return n, true
+	}
+	if name := labels[labelKarpenterName]; name != "" {
+		return fromKarpenter(name, labels), true
+	}
+	return Node{}, false
+}
+
+func fromProduct(product string, labels map[string]string) Node {
+	base, suffix := splitProduct(product)
+	n := Node{
+		Model:   base,
+		Product: product,
+		Count:   atoi(labels[LabelCount]),
+		Shared:  suffix.shared || atoi(labels[LabelReplicas]) > 1,
+	}
+	driver := int64(atoi(labels[LabelMemory])) * mib
+	m, known := Lookup(base)
+	if known {
+		n.Model, n.MemoryBytes = m.Name, m.MemoryBytes
+	} else {
+		n.MemoryBytes = roundUp(driver, gib)
+	}
+	switch {
+	case suffix.invalid != "":
+		n.Invalid = suffix.invalid
+	case suffix.mig != "":
+		n.Model += "-MIG-" + suffix.mig
+		n.MemoryBytes = migMemory(suffix.mig)
+		if n.MemoryBytes == 0 {
+			n.MemoryBytes = roundUp(driver, gib)
+		}
+	}
+	return n
+}
+
+// fromKarpenter reads the labels Karpenter sets before a driver has looked at the
+// card. Its names carry no size ("a100"), which its memory label decides.
+func fromKarpenter(name string, labels map[string]string) Node {
+	memory := int64(atoi(labels[labelKarpenterMemory])) * mib
+	n := Node{Model: name, Product: name, MemoryBytes: roundUp(memory, gib), Count: atoi(labels[labelKarpenterCount])}
+	if m, known := Lookup(name); known {
+		n.Model, n.MemoryBytes = m.Name, m.MemoryBytes
+		return n
+	}
+	for _, size := range sizesOf(name) {
+		m, _ := Lookup(size)
+		// Within a twelfth: drivers and catalogues of clouds differ by up to 7 %.
+		if key(m.Name) == key(name)+"-"+gigabytes(m.MemoryBytes) && memory > m.MemoryBytes-m.MemoryBytes/12 && memory < m.MemoryBytes+m.MemoryBytes/12 {
+			n.Model, n.MemoryBytes = m.Name, m.MemoryBytes
+			return n
+		}
+	}
+	return n
+}
+
+func gigabytes(bytes int64) string { return strconv.FormatInt(bytes/gib, 10) + "GB" }
+
+type productSuffix struct {
+	shared  bool
+	mig     string // profile, "1g.5gb"
+	invalid string
+}
+
+// splitProduct separates the card from what GPU Feature Discovery appends:
+// "A100-SXM4-40GB-MIG-1g.5gb-SHARED" is an A100-SXM4-40GB.
+func splitProduct(product string) (base string, s productSuffix) {
+	base, s.shared = strings.CutSuffix(product, "-SHARED")
+	if before, profile, found := strings.Cut(base, "-MIG-"); found {
+		base = before
+		if profile == "INVALID" {
+			s.invalid = "its MIG configuration is invalid (label " + LabelProduct + "=" + product + ")"
+		} else {
+			s.mig = profile
+		}
+	}
+	return base, s
+}
+
+// migMemory reads the size from a profile: "1g.5gb" and "1g.10gb+me" have it
+// after the dot. It is nominal, like a card's.
+func migMemory(profile string) int64 {
+	_, size, found := strings.Cut(profile, ".")
+	if !found {
+		return 0
+	}
+	size, _, _ = strings.Cut(size, ".")
+	size, _, _ = strings.Cut(size, "+")
+	size, isGB := strings.CutSuffix(strings.ToLower(size), "gb")
+	if !isGB {
+		return 0
+	}
+	return int64(atoi(size)) * gib
+}
+
+// atoi reads a label's non-negative number; anything else is "not said". The
+// bound keeps a nonsense label from overflowing once it is counted in bytes.
+func atoi(s string) int {
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 0 || n > 1<<30 {
+		return 0
+	}
+	return n
+}
+
+func roundUp(n, unit int64) int64 { return (n + unit - 1) / unit * unit }

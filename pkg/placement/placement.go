@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package placement decides where a benchmark pod should run: which nodes it may
+// use, each refusal with its reason, and one total order over those.
+//
+// It is pure: no client, no clock, no I/O. The same code serves the scheduler, a
+// replay of a trace and an explanation of a decision.
+//
+// # The order
+//
+// A node comes before another when, at the first of these that differs,
+//
+//  1. its GPU model is earlier in the pod's list: the list is lexicographically
+//     first, so a preferred model is taken whatever it costs, and money decides
+//     only among nodes of the same model (a pod that lists none has no preference,
+//     and one that cares about money alone lists none or gives memory instead);
+//  2. its price is known, and the other's is not;
+//  3. the expected cost of finishing there is lower; between nodes without a price,
+//     the expected time;
+//  4. the risk of an interruption is lower;
+//  5. it has fewer free GPUs, which keeps whole nodes free for those who need one;
+//  6. its name sorts first.
+//
+// Costs are compared at full precision and nothing is random, so the same input
+// in any order gives the same order.
+package placement
+
+import (
+	"time"
+
+	"github.com/spotbench/spotbench/pkg/benchspec"
+	"github.com/spotbench/spotbench/pkg/gpu"
+	"github.com/spotbench/spotbench/pkg/risk"
+)
+
+// Node is a candidate: what is known of it when the decision is made.
+type Node struct {
+	Name string
+	// GPUs is what its labels say; HasGPUs is false for a node without any.
+	GPUs    gpu.Node
+	HasGPUs bool
+	Pool    gpu.Pool
+	// TotalGPUs is how many the kubelet offers, FreeGPUs how many of them no pod has.
+	TotalGPUs, FreeGPUs int
+	// USDPerHour is the price of the whole node, OnDemandUSDPerHour of the same node
+	// on demand; 0 when not known.
+	USDPerHour, OnDemandUSDPerHour float64
+	Hazard                         risk.Hazard
+	// Notice is why the node is about to go away, "" when it is not.
+	Notice string
+	// GPUPods is how many pods have GPUs of the node, IsolatedPods how many of these
+	// asked to be alone.
+	GPUPods, IsolatedPods int
+}
+
+// Request is what is to be placed.
+type Request struct {
+	Spec benchspec.Spec
+	// GPUs is how many the pod asks for.
+	GPUs int
+	Now  time.Time
+	// Assumptions stand in for what the pod does not say.
+	Assumptions Assumptions
+}
+
+// Assumptions are what is reckoned with where neither pod nor node tells.
+type Assumptions struct {
+	// ExpectedDuration of pods that do not say.
+	ExpectedDuration time.Duration
+	// CheckpointCost is how long one checkpoint holds up a run.
+	CheckpointCost time.Duration
+	// RestartCost is the time from an interruption to the run going on elsewhere.
+	RestartCost time.Duration
+	// NoticeSaves is the probability that an interruption comes with a notice early
+	// enough for a checkpoint.
+	NoticeSaves float64
+}
+
+// work is the work left, assumed when the pod does not say.
+func (r Request) work() time.Duration {
+	if r.Spec.ExpectedDuration > 0 {
+		return r.Spec.ExpectedDuration
+	}
+	return r.Assumptions.ExpectedDuration
+}
+
+// Estimate is what finishing on a node is expected to take and cost.
+type Estimate struct {
+	// Risk is the probability of an interruption over the work left.
+	Risk float64
+	// Hours is the expected time to finish; +Inf when it never would.
+	Hours float64
+	// USDPerHour is the price of the pod's share of the node; 0 when not known.
+	USDPerHour, OnDemandUSDPerHour float64
+	// CostUSD is Hours at USDPerHour; OnDemandCostUSD is the undisturbed work at
+	// OnDemandUSDPerHour. 0 when the price is not known.
+	CostUSD, OnDemandCostUSD float64
+}
+
+// PriceKnown says whether the costs mean anything.
+func (e Estimate) PriceKnown() bool { return e.USDPerHour > 0 }
+
+// Reckon estimates what finishing on a node takes and costs. The pod pays for the
+// share of the node's GPUs it asks for.
+func Reckon(r Request, n Node) Estimate {
+	run := risk.Run{
+		Work:           r.work(),
+		Resumable:      r.Spec.Resumable(),
+		CheckpointCost: r.Assumptions.CheckpointCost,
+		NoticeSaves:    r.Assumptions.NoticeSaves,
+		Restart:        r.Assumptions.RestartCost,
+	}
+	if !r.Spec.CheckpointInterval.Auto {
+		run.Interval = r.Spec.CheckpointInterval.Every
+	}
+	e := Estimate{Risk: n.Hazard.Interruption(run.Work), Hours: risk.ExpectedHours(n.Hazard, run)}
+	if n.TotalGPUs > 0 {
+		share := min(1, float64(r.GPUs)/float64(n.TotalGPUs))
+		e.USDPerHour = n.USDPerHour * share
+		e.OnDemandUSDPerHour = n.OnDemandUSDPerHour * share
+	}
+	e.CostUSD = e.Hours * e.USDPerHour
+	if e.USDPerHour == 0 {
+		e.CostUSD = 0 // and not Inf·0
+	}
+	e.OnDemandCostUSD = run.Work.Hours() * e.OnDemandUSDPerHour
+	return e
+}

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scheduling
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/yaml"
+
+	"github.com/spotbench/spotbench/pkg/placement"
+	"github.com/spotbench/spotbench/pkg/pricing"
+	"github.com/spotbench/spotbench/pkg/risk"
+)
+
+// Args is the plugin's part of KubeSchedulerConfiguration (profiles[].pluginConfig,
+// name SpotbenchPlacement). Every field is optional.
+type Args struct {
+	// PricesFile is the price book (package pricing). Without one no price is known
+	// and nodes are ranked by expected time.
+	PricesFile string `json:"pricesFile,omitempty"`
+	// HazardsFile has the hazards of spot pools (package risk). Without one every
+	// spot pool has the built-in default.
+	HazardsFile string `json:"hazardsFile,omitempty"`
+	// DefaultExpectedDuration is the work of pods that do not say; default 1h.
+	DefaultExpectedDuration *metav1.Duration `json:"defaultExpectedDuration,omitempty"`
+	// CheckpointCost is how long one checkpoint holds up a run; default 10s.
+	CheckpointCost *metav1.Duration `json:"checkpointCost,omitempty"`
+	// RestartCost is the time from an interruption to the run going on elsewhere;
+	// default 3m.
+	RestartCost *metav1.Duration `json:"restartCost,omitempty"`
+	// NoticeSaves is the probability, from 0 to 1, that an interruption comes with a
+	// notice early enough for a checkpoint; default 0.9 (AWS calls its notices best
+	// effort).
+	NoticeSaves *float64 `json:"noticeSaves,omitempty"`
+}
+
+// DecodeArgs reads Args from what the framework hands to a plugin: nil, or the raw
+// text of pluginConfig[].args. Unknown fields are errors.
+func DecodeArgs(obj runtime.Object) (Args, error) {
+	var args Args
+	switch raw := obj.(type) {
+	case nil:
+	case *runtime.Unknown:
+		if err := yaml.UnmarshalStrict(raw.Raw, &args); err != nil {
+			return Args{}, fmt.Errorf("pluginConfig %s: args: %w", Name, err)
+		}
+	default:
+		return Args{}, fmt.Errorf("pluginConfig %s: args are a %T; write them as plain YAML without kind and apiVersion", Name, obj)
+	}
+	return args, args.validate()
+}
+
+// longestAssumption bounds assumed durations; more is a typing error.
+const longestAssumption = 30 * 24 * time.Hour
+
+func (a Args) validate() error {
+	var problems []error
+	for _, d := range []struct {
+		field    string
+		value    *metav1.Duration
+		positive bool
+	}{
+		{"defaultExpectedDuration", a.DefaultExpectedDuration, true},
+		{"checkpointCost", a.CheckpointCost, false},
+		{"restartCost", a.RestartCost, false},
+	} {
+		if d.value == nil {
+			continue
+		}
+		if v := d.value.Duration; v < 0 || (d.positive && v == 0) || v > longestAssumption {
+			problems = append(problems, fmt.Errorf("pluginConfig %s: args.%s is %s; write a duration such as 45m, at most 720h", Name, d.field, v))
+		}
+	}
+	if p := a.NoticeSaves; p != nil && !(*p >= 0 && *p <= 1) {
+		problems = append(problems, fmt.Errorf("pluginConfig %s: args.noticeSaves is %v; write a probability from 0 to 1, such as 0.9", Name, *p))
+	}
+	return errors.Join(problems...)
+}
+
+// Assumptions are the arguments with their defaults.
+func (a Args) Assumptions() placement.Assumptions {
+	or := func(d *metav1.Duration, fallback time.Duration) time.Duration {
+		if d == nil {
+			return fallback
+		}
+		return d.Duration
+	}
+	saves := 0.9
+	if a.NoticeSaves != nil {
+		saves = *a.NoticeSaves
+	}
+	return placement.Assumptions{
+		ExpectedDuration: or(a.DefaultExpectedDuration, time.Hour),
+		CheckpointCost:   or(a.CheckpointCost, 10*time.Second),
+		RestartCost:      or(a.RestartCost, 3*time.Minute),
+		NoticeSaves:      saves,
+	}
+}
+
+// Load reads the files the arguments name.
+func (a Args) Load() (pricing.Book, risk.Book, error) {
+	var prices pricing.Book
+	var hazards risk.Book
+	if a.PricesFile != "" {
+		data, err := os.ReadFile(a.PricesFile)
+		if err != nil {
+			return prices, hazards, fmt.Errorf("pluginConfig %s: args.pricesFile: %w", Name, err)
+		}
+		if prices, err = pricing.Parse(data); err != nil {
+			return prices, hazards, fmt.Errorf("pluginConfig %s: args.pricesFile %s: %w", Name, a.PricesFile, err)
+		}
+	}
+	if a.HazardsFile != "" {
+		data, err := os.ReadFile(a.HazardsFile)
+		if err != nil {
+			return prices, hazards, fmt.Errorf("pluginConfig %s: args.hazardsFile: %w", Name, err)
+		}
+		if hazards, err = risk.ParseBook(data); err != nil {
+			return prices, hazards, fmt.Errorf("pluginConfig %s: args.hazardsFile %s: %w", Name, a.HazardsFile, err)
+		}
+	}
+	return prices, hazards, nil
+}

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scheduling
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	fwk "k8s.io/kube-scheduler/framework"
+
+	"github.com/spotbench/spotbench/pkg/benchspec"
+	"github.com/spotbench/spotbench/pkg/placement"
+)
+
+const (
+	// mostRefused bounds the refused nodes a placement lists.
+	mostRefused = 8
+	// patchTimeout bounds the writing of the annotation.
+	patchTimeout = 10 * time.Second
+	// reasonElsewhere is why a node without a refusal of ours was not feasible.
+	reasonElsewhere = "was refused by other checks (taints, affinity, CPU, memory, ports or volumes)"
+)
+
+// Reserve puts together what PreBind writes. It runs within the scheduling cycle,
+// while the snapshot that the decision was made on still holds.
+func (p *Plugin) Reserve(_ context.Context, state fwk.CycleState, pod *v1.Pod, nodeName string) *fwk.Status {
+	a, err := attemptOf(state)
+	if err != nil {
+		return fwk.AsStatus(err)
+	}
+	nodes := p.handle.SnapshotSharedLister().NodeInfos()
+	info, err := nodes.Get(nodeName)
+	if err != nil {
+		return fwk.AsStatus(fmt.Errorf("the chosen node %s is not in the snapshot: %w", nodeName, err))
+	}
+	all, err := nodes.List()
+	if err != nil {
+		return fwk.AsStatus(fmt.Errorf("listing the snapshot's nodes: %w", err))
+	}
+	ranked := a.ranked
+	if len(ranked) == 0 {
+		// With one feasible node the scheduler asks nobody for scores.
+		ranked = placement.Rank(a.request, []placement.Node{p.nodeWithPods(info, pod)})
+	}
+	a.decided = decision(a.request, ranked, nodeName, p.refused(a.request, pod, ranked, all))
+	return nil
+}
+
+// Unreserve has nothing to undo: the decision ends with its attempt.
+func (*Plugin) Unreserve(context.Context, fwk.CycleState, *v1.Pod, string) {}
+
+// PreBindPreFlight tells the scheduler that there is something to write.
+func (*Plugin) PreBindPreFlight(_ context.Context, state fwk.CycleState, _ *v1.Pod, _ string) *fwk.Status {
+	if a, err := attemptOf(state); err != nil || a.decided == nil {
+		return fwk.NewStatus(fwk.Skip)
+	}
+	return nil
+}
+
+// PreBind writes the decision to the pod, so that it is there before the kubelet
+// starts the first container.
+func (p *Plugin) PreBind(ctx context.Context, state fwk.CycleState, pod *v1.Pod, _ string) *fwk.Status {
+	a, err := attemptOf(state)
+	if err != nil {
+		return fwk.AsStatus(err)
+	}
+	if a.decided == nil {
+		return nil
+	}
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
+		// Never the next pod of the same name.
+		"uid":         pod.UID,
+		"annotations": map[string]string{benchspec.AnnotationPlacement: a.decided.String()},
+	}})
+	if err != nil {
+		return fwk.AsStatus(fmt.Errorf("encoding the placement: %w", err))
+	}
+	ctx, cancel := context.WithTimeout(ctx, patchTimeout)
+	defer cancel()
+	if _, err := p.handle.ClientSet().CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+		return fwk.AsStatus(fmt.Errorf("writing annotation %s: %w", benchspec.AnnotationPlacement, err))
+	}
+	placements.WithLabelValues(a.decided.GPUModel, a.decided.CapacityType).Inc()
+	return nil
+}
+
+// decision is the placement on one of the ranked candidates.
+func decision(r placement.Request, ranked []placement.Candidate, nodeName string, refused map[string]string) *benchspec.Placement {
+	chosen, reason := ranked[0], placement.Explain(r, ranked)
+	if chosen.Node.Name != nodeName {
+		for _, c := range ranked {
+			if c.Node.Name == nodeName {
+				chosen = c
+			}
+		}
+		reason = "chosen by other scoring plugins of the profile; by expected cost it would be " + ranked[0].Node.Name
+	}
+	n, e := chosen.Node, chosen.Estimate
+	return &benchspec.Placement{
+		Node:               nodeName,
+		Provider:           n.Pool.Provider,
+		Region:             n.Pool.Region,
+		Zone:               n.Pool.Zone,
+		InstanceType:       n.Pool.InstanceType,
+		GPUModel:           n.GPUs.Model,
+		GPUCount:           r.GPUs,
+		CapacityType:       n.Pool.CapacityType,
+		USDPerHour:         e.USDPerHour,
+		OnDemandUSDPerHour: e.OnDemandUSDPerHour,
+		InterruptionRisk:   e.Risk,
+		ExpectedHours:      e.Hours,
+		ExpectedCostUSD:    e.CostUSD,
+		OnDemandCostUSD:    e.OnDemandCostUSD,
+		Reason:             reason,
+		Refused:            refused,
+	}
+}
+
+// refused says what kept nodes other than the ranked ones.
+func (p *Plugin) refused(r placement.Request, pod *v1.Pod, ranked []placement.Candidate, all []fwk.NodeInfo) map[string]string {
+	feasible := make(map[string]bool, len(ranked))
+	for _, c := range ranked {
+		feasible[c.Node.Name] = true
+	}
+	out := map[string]string{}
+	for _, info := range all {
+		name := info.Node().Name
+		if feasible[name] {
+			continue
+		}
+		if len(out) == mostRefused {
+			break
+		}
+		n := p.nodeWithPods(info, pod)
+		refusal := placement.Check(r, n)
+		if refusal == nil {
+			refusal = placement.CheckRoom(r, n)
+		}
+		if refusal == nil {
+			out[name] = reasonElsewhere
+			continue
+		}
+		out[name] = refusal.String()
+	}
+	return out
+}

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scheduling
+
+import (
+	"context"
+	"strings"
+
+	v1 "k8s.io/api/core/v1"
+	fwk "k8s.io/kube-scheduler/framework"
+	"k8s.io/kubernetes/pkg/scheduler/framework"
+
+	"github.com/spotbench/spotbench/pkg/gpu"
+	"github.com/spotbench/spotbench/pkg/placement"
+)
+
+// What a pod's FailedScheduling event says. The scheduler counts equal reasons of
+// nodes and puts the count before them: "2 node(s) have A100-80GB, wanted H100-80GB".
+const (
+	// ErrReasonPrefix begins every refusal of a node; the detail with the figures
+	// (placement.Refusal) follows.
+	ErrReasonPrefix = "node(s) have "
+	// ErrReasonMalformed begins the refusal of a pod whose annotations cannot be
+	// read; the problems follow.
+	ErrReasonMalformed = "the pod's annotations are malformed: "
+	// ErrReasonNoGPUsAsked refuses a pod that is particular about GPUs but asks for
+	// none.
+	ErrReasonNoGPUsAsked = "the pod's annotations name GPU models or memory, but it asks for no " + gpu.ResourceName + "; add it to resources.limits"
+)
+
+// PreFilter reads the pod once per attempt. A pod that cannot be read or
+// contradicts itself is refused whatever the nodes.
+func (p *Plugin) PreFilter(_ context.Context, state fwk.CycleState, pod *v1.Pod, _ []fwk.NodeInfo) (*framework.PreFilterResult, *fwk.Status) {
+	request, err := p.request(pod)
+	if err != nil {
+		refusals.WithLabelValues("MalformedAnnotation").Inc()
+		return nil, fwk.NewStatus(fwk.UnschedulableAndUnresolvable, ErrReasonMalformed+strings.ReplaceAll(err.Error(), "\n", "; "))
+	}
+	if request.GPUs == 0 && (len(request.Spec.GPUModels) > 0 || request.Spec.GPUMemoryBytes > 0) {
+		refusals.WithLabelValues("NoGPUsAsked").Inc()
+		return nil, fwk.NewStatus(fwk.UnschedulableAndUnresolvable, ErrReasonNoGPUsAsked)
+	}
+	state.Write(stateKey, &attempt{request: request})
+	return nil, nil
+}
+
+// PreFilterExtensions are not needed: Filter counts the pods in the node it is
+// given, which has them added and removed already.
+func (*Plugin) PreFilterExtensions() framework.PreFilterExtensions { return nil }
+
+// Filter refuses nodes that do not meet what the pod asks for. Only where other
+// pods are in the way may preemption help.
+func (p *Plugin) Filter(_ context.Context, state fwk.CycleState, pod *v1.Pod, info fwk.NodeInfo) *fwk.Status {
+	a, err := attemptOf(state)
+	if err != nil {
+		return fwk.AsStatus(err)
+	}
+	refusal := placement.Check(a.request, p.nodeWithPods(info, pod))
+	if refusal == nil {
+		return nil
+	}
+	refusals.WithLabelValues(string(refusal.Reason)).Inc()
+	code := fwk.UnschedulableAndUnresolvable
+	if refusal.Temporary {
+		code = fwk.Unschedulable
+	}
+	return fwk.NewStatus(code, ErrReasonPrefix+refusal.Detail)
+}

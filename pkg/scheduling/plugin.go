@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scheduling
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	resourcehelper "k8s.io/component-helpers/resource"
+	"k8s.io/klog/v2"
+	fwk "k8s.io/kube-scheduler/framework"
+	"k8s.io/kubernetes/pkg/scheduler/framework"
+
+	"github.com/spotbench/spotbench/pkg/benchspec"
+	"github.com/spotbench/spotbench/pkg/gpu"
+	"github.com/spotbench/spotbench/pkg/placement"
+	"github.com/spotbench/spotbench/pkg/pricing"
+	"github.com/spotbench/spotbench/pkg/risk"
+)
+
+// Name is the plugin's name in KubeSchedulerConfiguration.
+const Name = "SpotbenchPlacement"
+
+// Plugin places benchmark pods. It keeps no state between scheduling attempts:
+// what it reckons with is in the snapshot of the attempt, so nothing can be out of
+// date or be lost with the process.
+type Plugin struct {
+	handle      framework.Handle
+	prices      pricing.Book
+	hazards     risk.Book
+	assumptions placement.Assumptions
+	now         func() time.Time
+}
+
+var (
+	_ framework.PreFilterPlugin   = &Plugin{}
+	_ framework.FilterPlugin      = &Plugin{}
+	_ framework.EnqueueExtensions = &Plugin{}
+	_ framework.PreScorePlugin    = &Plugin{}
+	_ framework.ScorePlugin       = &Plugin{}
+	_ framework.ReservePlugin     = &Plugin{}
+	_ framework.PreBindPlugin     = &Plugin{}
+)
+
+// New is the factory that the scheduler calls for each profile with the plugin.
+func New(ctx context.Context, obj runtime.Object, handle framework.Handle) (framework.Plugin, error) {
+	args, err := DecodeArgs(obj)
+	if err != nil {
+		return nil, err
+	}
+	prices, hazards, err := args.Load()
+	if err != nil {
+		return nil, err
+	}
+	logger := klog.FromContext(ctx)
+	if prices.Len() == 0 {
+		logger.Info("No price book: nodes are ranked by expected time, and placements have no cost", "plugin", Name, "field", "args.pricesFile")
+	}
+	registerMetrics()
+	return &Plugin{handle: handle, prices: prices, hazards: hazards, assumptions: args.Assumptions(), now: time.Now}, nil
+}
+
+// Name is the plugin's name.
+func (*Plugin) Name() string { return Name }
+
+// stateKey is where an attempt keeps its request.
+const stateKey fwk.StateKey = Name
+
+// attempt is what one scheduling attempt knows of its pod. It is written before
+// Filter runs and only read by it, so copies of the cycle state may share it.
+type attempt struct {
+	request placement.Request
+	// ranked is set by PreScore, which runs when more than one node is feasible.
+	ranked []placement.Candidate
+	// decided is set by Reserve.
+	decided *benchspec.Placement
+}
+
+// Clone shares the attempt: Filter, the only reader of copies, does not change it.
+func (a *attempt) Clone() fwk.StateData { return a }
+
+var errNoAttempt = errors.New(Name + " was not given the pod in PreFilter; enable it at every extension point (multiPoint)")
+
+func attemptOf(state fwk.CycleState) (*attempt, error) {
+	data, err := state.Read(stateKey)
+	if err != nil {
+		return nil, errNoAttempt
+	}
+	a, ok := data.(*attempt)
+	if !ok {
+		return nil, errNoAttempt
+	}
+	return a, nil
+}
+
+// request reads what a pod asks for.
+func (p *Plugin) request(pod *v1.Pod) (placement.Request, error) {
+	spec, err := benchspec.Parse(pod.Annotations)
+	return placement.Request{Spec: spec, GPUs: gpusOf(pod), Now: p.now(), Assumptions: p.assumptions}, err
+}
+
+// gpusOf is how many whole GPUs a pod asks for.
+func gpusOf(pod *v1.Pod) int {
+	requests := resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{})
+	n := requests[gpu.ResourceName]
+	return int(n.Value())
+}
+
+// node is what the plugin knows of a node without the pods on it.
+func (p *Plugin) node(node *v1.Node) placement.Node {
+	n := placement.Node{
+		Name:   node.Name,
+		Pool:   gpu.NodePool(node.Labels, node.Spec.ProviderID),
+		Notice: notice(node),
+	}
+	n.GPUs, n.HasGPUs = gpu.FromLabels(node.Labels)
+	allocatable := node.Status.Allocatable[gpu.ResourceName]
+	n.TotalGPUs = int(allocatable.Value())
+	n.FreeGPUs = n.TotalGPUs
+	if price, ok := p.prices.Lookup(n.Pool); ok {
+		n.USDPerHour = price.USDPerHour
+	}
+	if price, ok := p.prices.OnDemand(n.Pool); ok {
+		n.OnDemandUSDPerHour = price.USDPerHour
+	}
+	n.Hazard = p.hazards.Lookup(n.Pool).Hazard
+	return n
+}
+
+// nodeWithPods is what the plugin knows of a node in a snapshot. The pod being
+// placed is not its own neighbour.
+func (p *Plugin) nodeWithPods(info fwk.NodeInfo, pod *v1.Pod) placement.Node {
+	n := p.node(info.Node())
+	used := int(info.GetRequested().GetScalarResources()[gpu.ResourceName])
+	if used == 0 {
+		return n
+	}
+	n.FreeGPUs = n.TotalGPUs - used
+	for _, other := range info.GetPods() {
+		if other.GetPod().UID == pod.UID || gpusOf(other.GetPod()) == 0 {
+			continue
+		}
+		n.GPUPods++
+		if isolated(other.GetPod()) {
+			n.IsolatedPods++
+		}
+	}
+	return n
+}
+
+func isolated(pod *v1.Pod) bool {
+	return pod.Annotations[benchspec.AnnotationIsolation] == string(benchspec.IsolationNode)
+}
+
+// notice says what interruption a node awaits, "" for none. The agent sets both
+// condition and taint; a pod that tolerates the taint is kept off all the same.
+func notice(node *v1.Node) string {
+	for _, c := range node.Status.Conditions {
+		if c.Type == benchspec.ConditionSpotInterruption && c.Status == v1.ConditionTrue {
+			if c.Reason == "" {
+				return "condition " + benchspec.ConditionSpotInterruption
+			}
+			return c.Reason
+		}
+	}
+	for _, t := range node.Spec.Taints {
+		if t.Key == benchspec.TaintInterruption {
+			return "taint " + t.Key + "=" + t.Value
+		}
+	}
+	return ""
+}
