@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package toolchain builds the programs a local cluster consists of from pinned
+// Go modules, and installs the Debian packages it needs. Each program is built
+// once and kept in a cache directory under a key of everything it is made of.
+package toolchain
+
+import (
+	"context"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+)
+
+//go:embed modules
+var modules embed.FS
+
+// KubernetesVersion is the release of every Kubernetes component.
+const KubernetesVersion = "v1.34.4"
+
+// Tool is a program built from a pinned module.
+type Tool struct {
+	// Name of the program.
+	Name string
+	// Version of the module it comes from.
+	Version string
+	// module names the .mod and .sum files that pin it.
+	module string
+	// pkg is the Go package to build.
+	pkg string
+	// ldflags beside -s -w.
+	ldflags []string
+}
+
+func kubernetes(name string) Tool {
+	const version = "k8s.io/component-base/version."
+	return Tool{
+		Name: name, Version: KubernetesVersion, module: "kubernetes", pkg: "k8s.io/kubernetes/cmd/" + name,
+		// Other programs parse these; a build without them says v0.0.0.
+		ldflags: []string{
+			"-X", version + "gitVersion=" + KubernetesVersion,
+			"-X", version + "gitMajor=1", "-X", version + "gitMinor=34", "-X", version + "gitTreeState=clean",
+		},
+	}
+}
+
+// Tools are the programs of a cluster, the optional ones among them.
+func Tools() []Tool {
+	return []Tool{
+		{Name: "etcd", Version: "v3.6.4", module: "etcd", pkg: "go.etcd.io/etcd/server/v3"},
+		kubernetes("kube-apiserver"),
+		kubernetes("kube-controller-manager"),
+		kubernetes("kube-scheduler"),
+		kubernetes("kubelet"),
+		kubernetes("kube-proxy"),
+		kubernetes("kubectl"),
+		{Name: "coredns", Version: "v1.12.4", module: "coredns", pkg: "."},
+		{Name: "ec2-metadata-mock", Version: "v1.13.0", module: "ec2-metadata-mock", pkg: "github.com/aws/amazon-ec2-metadata-mock/cmd/ec2-metadata-mock"},
+		{Name: Kwok, Version: "v0.7.0", module: Kwok, pkg: "sigs.k8s.io/kwok/cmd/kwok"},
+		{Name: MinIO, Version: "RELEASE.2026-02-12", module: MinIO, pkg: "github.com/minio/minio"},
+	}
+}
+
+// Programs that only some clusters need: kwok simulates nodes, MinIO is an S3
+// server that runs in a pod.
+const (
+	Kwok  = "kwok"
+	MinIO = "minio"
+)
+
+var optional = []string{Kwok, MinIO}
+
+// Set is a complete set of programs.
+type Set struct {
+	// Dir is the cache directory that holds them all.
+	Dir   string
+	paths map[string]string
+}
+
+// Path is the file of the program of that name.
+func (s *Set) Path(name string) string { return s.paths[name] }
+
+// Progress is told what happens, one line at a time.
+type Progress func(format string, args ...any)
+
+// Cached is the set of programs as far as they are in the cache; it builds none.
+func Cached(cache string) (*Set, error) {
+	set := &Set{Dir: filepath.Join(cache, "toolchain"), paths: map[string]string{}}
+	for _, t := range Tools() {
+		key, err := t.key()
+		if err != nil {
+			return nil, err
+		}
+		set.paths[t.Name] = filepath.Join(set.Dir, key, t.Name)
+	}
+	return set, nil
+}
+
+// Ensure builds the programs that are not in the cache yet, and of the optional
+// ones those that are named. A program appears in the cache only when it is whole,
+// so an interrupted build is simply repeated.
+func Ensure(ctx context.Context, cache string, progress Progress, with ...string) (*Set, error) {
+	dir := filepath.Join(cache, "toolchain")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("make the cache directory: %w", err)
+	}
+	set, err := Cached(cache)
+	if err != nil {
+		return nil, err
+	}
+	tools := slices.DeleteFunc(Tools(), func(t Tool) bool { return slices.Contains(optional, t.Name) && !slices.Contains(with, t.Name) })
+	var missing []Tool
+	for _, t := range tools {
+		if _, err := os.Stat(set.paths[t.Name]); err != nil {
+			missing = append(missing, t)
+		}
+	}
+	if len(missing) == 0 {
+		return set, nil
+	}
+	unlock, err := lock(filepath.Join(dir, ".lock"))
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	for i, t := range missing {
+		target := set.paths[t.Name]
+		if _, err := os.Stat(target); err == nil {
+			continue // built by somebody else while we waited for the lock
+		}
+		progress("building %s %s (%d/%d)", t.Name, t.Version, i+1, len(missing))
+		start := time.Now()
+		if err := t.build(ctx, target); err != nil {
+			return nil, err
+		}
+		progress("built %s in %s", t.Name, time.Since(start).Round(time.Second))
+	}
+	return set, nil
+}
+
+// key names everything that decides what the program is.
+func (t Tool) key() (string, error) {
+	h := sha256.New()
+	for _, file := range []string{t.module + ".mod", t.module + ".sum", t.module + ".main"} {
+		data, err := modules.ReadFile("modules/" + file)
+		if errors.Is(err, os.ErrNotExist) && strings.HasSuffix(file, ".main") {
+			continue
+		}
+		if err != nil {
+			return "", fmt.Errorf("the embedded module %s: %w", file, err)
+		}
+		h.Write(data)
+	}
+	fmt.Fprintln(h, t.pkg, t.ldflags, runtime.GOOS, runtime.GOARCH)
+	return fmt.Sprintf("%s-%s-%s", t.module, t.Version, hex.EncodeToString(h.Sum(nil))[:8]), nil
+}
+
+func (t Tool) build(ctx context.Context, target string) error {
+	work, err := os.MkdirTemp("", "spotbench-build-")
+	if err != nil {
+		return fmt.Errorf("make a build directory: %w", err)
+	}
+	defer os.RemoveAll(work)
+	for from, to := range map[string]string{".mod": "go.mod", ".sum": "go.sum", ".main": "main.go"} {
+		data, err := modules.ReadFile("modules/" + t.module + from)
+		if errors.Is(err, os.ErrNotExist) && from == ".main" {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("the embedded module %s: %w", t.module, err)
+		}
+		if err := os.WriteFile(filepath.Join(work, to), data, 0o600); err != nil {
+			return fmt.Errorf("write %s of %s: %w", to, t.module, err)
+		}
+	}
+	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
+		return fmt.Errorf("make the directory of %s: %w", t.Name, err)
+	}
+	out := filepath.Join(work, "out")
+	args := []string{"build", "-mod=readonly", "-ldflags", strings.Join(append([]string{"-s", "-w"}, t.ldflags...), " "), "-o", out, t.pkg}
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir = work
+	cmd.Env = t.env()
+	if output, err := cmd.CombinedOutput(); err != nil {
+		if ctx.Err() != nil {
+			return fmt.Errorf("build %s: %w", t.Name, ctx.Err())
+		}
+		return fmt.Errorf("build %s with `go %s`: %w\n%s", t.Name, strings.Join(args, " "), err, lastLines(string(output), 20))
+	}
+	// Beside the target first: a rename within a directory is atomic.
+	part := target + ".part"
+	if err := copyFile(out, part); err != nil {
+		return err
+	}
+	if err := os.Rename(part, target); err != nil {
+		return fmt.Errorf("put %s in the cache: %w", t.Name, err)
+	}
+	return nil
+}
+
+// env is the environment of a build, without what a caller's project may have
+// set for itself.
+func (t Tool) env() []string {
+	env := slices.DeleteFunc(os.Environ(), func(e string) bool {
+		return strings.HasPrefix(e, "GOFLAGS=") || strings.HasPrefix(e, "GOWORK=") || strings.HasPrefix(e, "CGO_ENABLED=")
+	})
+	env = append(env, "GOFLAGS=-buildvcs=false", "GOWORK=off")
+	if t.module != "kubernetes" {
+		// Kubernetes keeps Go's default, cgo where there is a C compiler; the
+		// others need no C library.
+		env = append(env, "CGO_ENABLED=0")
+	}
+	return env
+}
+
+func copyFile(from, to string) error {
+	data, err := os.ReadFile(from)
+	if err != nil {
+		return fmt.Errorf("read the built program: %w", err)
+	}
+	if err := os.WriteFile(to, data, 0o755); err != nil {
+		return fmt.Errorf("write the built program: %w", err)
+	}
+	return nil
+}
+
+func lastLines(s string, n int) string {
+	lines := strings.Split(strings.TrimSpace(s), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}
