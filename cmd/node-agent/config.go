@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+// config is what `node-agent run` is told by flags and environment.
+type config struct {
+	node            string
+	store           string
+	ensureBucket    bool
+	keep            int
+	catalog         string
+	catalogToken    string
+	catalogCA       string
+	metadata        string
+	poll            time.Duration
+	kubeletRoot     string
+	containerSocket string
+	stateDir        string
+	nvmlLibrary     string
+	sample          time.Duration
+	listen          string
+	kubeconfig      string
+	logLevel        string
+}
+
+func (c *config) flags(f *pflag.FlagSet) {
+	f.StringVar(&c.node, "node", os.Getenv("NODE_NAME"), "name of this node (env NODE_NAME)")
+	f.StringVar(&c.store, "store", "", "checkpoint store: s3://bucket?region=… or file:///path")
+	f.BoolVar(&c.ensureBucket, "ensure-bucket", false, "make the bucket of an s3:// store if it is not there")
+	f.IntVar(&c.keep, "keep", 3, "checkpoints to keep of each run")
+	f.StringVar(&c.catalog, "catalog", "", "URL of the catalog; without it records wait on this node's disk")
+	f.StringVar(&c.catalogToken, "catalog-token-file", "", "file with the token for the catalog")
+	f.StringVar(&c.catalogCA, "catalog-ca-file", "", "file with the authority of the catalog's certificate (default: the system's)")
+	f.StringVar(&c.metadata, "metadata-endpoint", "http://169.254.169.254", "EC2 instance metadata service")
+	f.DurationVar(&c.poll, "poll-interval", time.Second, "time between two looks for a notice")
+	f.StringVar(&c.kubeletRoot, "kubelet-root", "/var/lib/kubelet", "the kubelet's directory")
+	f.StringVar(&c.containerSocket, "container-runtime", "/run/containerd/containerd.sock", "socket of the container runtime")
+	f.StringVar(&c.stateDir, "state-dir", "/var/lib/spotbench", "directory for records that the catalog does not have yet")
+	f.StringVar(&c.nvmlLibrary, "nvml-library", "", "path of libnvidia-ml.so.1 (default: where the dynamic linker finds it)")
+	f.DurationVar(&c.sample, "sample-interval", time.Second, "time between two samples of the GPUs")
+	f.StringVar(&c.listen, "listen", ":9808", "address of /healthz, /readyz and /metrics")
+	f.StringVar(&c.kubeconfig, "kubeconfig", "", "kubeconfig (default: the pod's own credentials)")
+	f.StringVar(&c.logLevel, "log-level", "info", "debug, info, warn or error")
+}
+
+// fromEnvironment fills flags that were not given from SPOTBENCH_ variables.
+func fromEnvironment(f *pflag.FlagSet) error {
+	var errs []error
+	f.VisitAll(func(flag *pflag.Flag) {
+		name := "SPOTBENCH_" + strings.ToUpper(strings.ReplaceAll(flag.Name, "-", "_"))
+		if value, ok := os.LookupEnv(name); ok && !flag.Changed {
+			if err := f.Set(flag.Name, value); err != nil {
+				errs = append(errs, fmt.Errorf("%s=%q: %w", name, value, err))
+			}
+		}
+	})
+	return errors.Join(errs...)
+}
+
+// validate says, for each setting that is wrong, its name, its value and a right one.
+func (c *config) validate() error {
+	var errs []error
+	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if c.node == "" {
+		wrong("--node is empty; set NODE_NAME from the pod's spec.nodeName")
+	}
+	if u, err := url.Parse(c.store); err != nil || u.Scheme != "s3" && u.Scheme != "file" {
+		wrong("--store is not s3://… or file:///…; give for example s3://checkpoints?region=us-east-1")
+	}
+	if c.keep < 1 {
+		wrong("--keep %d: keep at least 1 checkpoint", c.keep)
+	}
+	if u, err := url.Parse(c.catalog); c.catalog != "" && (err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "") {
+		wrong("--catalog %q is no URL; give for example https://api-service.model-catalog.svc:8000", c.catalog)
+	}
+	if u, err := url.Parse(c.catalog); c.catalogToken != "" && err == nil && u.Scheme == "http" {
+		wrong("--catalog %q would send the token unencrypted; use https", c.catalog)
+	}
+	if c.poll < 100*time.Millisecond || c.poll > 5*time.Second {
+		wrong("--poll-interval %s: use 100ms to 5s (AWS recommends at most 5s; each second is one less to save work)", c.poll)
+	}
+	if c.sample < 100*time.Millisecond {
+		wrong("--sample-interval %s: use 100ms or more", c.sample)
+	}
+	if !filepath.IsAbs(c.kubeletRoot) || !filepath.IsAbs(c.stateDir) {
+		wrong("--kubelet-root %q and --state-dir %q must be absolute paths", c.kubeletRoot, c.stateDir)
+	}
+	if _, err := c.level(); err != nil {
+		wrong("--log-level %q: use debug, info, warn or error", c.logLevel)
+	}
+	return errors.Join(errs...)
+}
+
+func (c *config) level() (slog.Level, error) {
+	var level slog.Level
+	err := level.UnmarshalText([]byte(c.logLevel))
+	return level, err
+}

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/spotbench/spotbench/pkg/agent/spool"
+	"github.com/spotbench/spotbench/pkg/benchspec"
+)
+
+// Component is the source of the agent's events.
+const Component = "spotbench-node-agent"
+
+// Config is what the agent needs to know. Zero durations take their default.
+type Config struct {
+	// Node is this node's name.
+	Node string
+	// KubeletRoot is the kubelet's directory, usually /var/lib/kubelet.
+	KubeletRoot string
+	// HoldDir is a directory on the same file system as KubeletRoot's volumes.
+	HoldDir string
+	// DefaultCheckpointInterval (10 min) holds where a pod leaves it to the agent and
+	// neither cost nor risk is known; LeastCheckpointInterval (30 s) bounds what is computed.
+	DefaultCheckpointInterval, LeastCheckpointInterval time.Duration
+	// SaveTimeout (5 min) bounds a periodic checkpoint, RestoreTimeout (5 min) a restore.
+	SaveTimeout, RestoreTimeout time.Duration
+	// SignalDelay (500 ms) is the time a workload gets to act on its checkpoint signal.
+	SignalDelay time.Duration
+	// FinalSaveWait (20 s) is how long a restore waits for the last checkpoint of
+	// the pod before, counted from its announcement.
+	FinalSaveWait time.Duration
+	// TelemetryInterval (30 s) is the time between updates of a run's telemetry record.
+	TelemetryInterval time.Duration
+}
+
+func (c *Config) setDefaults() {
+	for value, fallback := range map[*time.Duration]time.Duration{
+		&c.DefaultCheckpointInterval: 10 * time.Minute, &c.LeastCheckpointInterval: 30 * time.Second,
+		&c.SaveTimeout: 5 * time.Minute, &c.RestoreTimeout: 5 * time.Minute, &c.SignalDelay: 500 * time.Millisecond,
+		&c.FinalSaveWait: 20 * time.Second, &c.TelemetryInterval: 30 * time.Second,
+	} {
+		if *value == 0 {
+			*value = fallback
+		}
+	}
+}
+
+// Agent is the control loop of one node.
+type Agent struct {
+	cfg         Config
+	client      kubernetes.Interface
+	checkpoints Checkpoints
+	containers  Containers
+	telemetry   Telemetry
+	node        nodeObject
+	records     records
+	queue       *spool.Spool
+	events      record.EventRecorder
+	broadcaster record.EventBroadcaster
+	metrics     metrics
+	log         *slog.Logger
+
+	mu        sync.Mutex
+	workloads map[types.UID]*workload
+	taintedAt map[string]time.Time // notice → when the node was tainted
+	handling  map[string]handling  // by notice
+	synced    bool
+	living    sync.WaitGroup
+}
+
+// New makes an agent; Run starts it. The queue holds what the catalog must get.
+func New(cfg Config, client kubernetes.Interface, checkpoints Checkpoints, containers Containers, telemetry Telemetry,
+	queue *spool.Spool, registry prometheus.Registerer, log *slog.Logger) (*Agent, error) {
+	if cfg.Node == "" {
+		return nil, errors.New("the name of the node is empty; set NODE_NAME from spec.nodeName")
+	}
+	cfg.setDefaults()
+	if err := os.MkdirAll(cfg.HoldDir, 0o700); err != nil {
+		return nil, fmt.Errorf("directory to hold files while they are saved: %w", err)
+	}
+	a := &Agent{
+		cfg: cfg, client: client, checkpoints: checkpoints, containers: containers, telemetry: telemetry,
+		node: nodeObject{client: client, name: cfg.Node}, queue: queue, log: log,
+		workloads: map[types.UID]*workload{}, taintedAt: map[string]time.Time{}, handling: map[string]handling{},
+		broadcaster: record.NewBroadcaster(),
+		metrics:     newMetrics(registry, func() float64 { return float64(queue.Len()) }),
+	}
+	a.records = records{queue: queue, a: a}
+	a.events = a.broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: Component, Host: cfg.Node})
+	return a, nil
+}
+
+// Run watches the node's pods and accompanies each benchmark until ctx ends.
+func (a *Agent) Run(ctx context.Context) error {
+	a.broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: a.client.CoreV1().Events("")})
+	defer a.broadcaster.Shutdown()
+	factory := informers.NewSharedInformerFactoryWithOptions(a.client, 0, informers.WithTweakListOptions(func(o *metav1.ListOptions) {
+		o.FieldSelector = fields.OneTermEqualSelector("spec.nodeName", a.cfg.Node).String()
+	}))
+	informer := factory.Core().V1().Pods().Informer()
+	if _, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(obj any) { a.observe(ctx, obj, false) },
+		UpdateFunc: func(_, obj any) { a.observe(ctx, obj, false) },
+		DeleteFunc: func(obj any) { a.observe(ctx, obj, true) },
+	}); err != nil {
+		return err
+	}
+	factory.Start(ctx.Done())
+	if cache.WaitForCacheSync(ctx.Done(), informer.HasSynced) {
+		a.mu.Lock()
+		a.synced = true
+		a.mu.Unlock()
+		a.log.Info("watching the pods of this node")
+	}
+	<-ctx.Done()
+	a.living.Wait()
+	return nil
+}
+
+// Ready says whether the agent knows its node's pods.
+func (a *Agent) Ready() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.synced {
+		return errors.New("the pods of this node are not known yet; is the API server reachable?")
+	}
+	return nil
+}
+
+// observe takes in what the API server says of a pod.
+func (a *Agent) observe(ctx context.Context, obj any, gone bool) {
+	if last, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+		obj = last.Obj
+	}
+	pod, ok := obj.(*corev1.Pod)
+	if !ok || !benchspec.Ours(pod.Spec.SchedulerName, pod.Annotations) {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if w := a.workloads[pod.UID]; w != nil {
+		w.update(pod, gone)
+		return
+	}
+	if ended(pod, gone) {
+		return
+	}
+	w, err := newWorkload(a, pod)
+	if err != nil {
+		a.log.Error("the pod is left alone", "pod", pod.Namespace+"/"+pod.Name, "error", err)
+		a.events.Eventf(pod, corev1.EventTypeWarning, "NotSaved", "this pod will not be checkpointed and its results are not imported: %v", err)
+		return
+	}
+	a.workloads[pod.UID] = w
+	a.living.Go(func() {
+		w.live(ctx)
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		delete(a.workloads, pod.UID)
+	})
+}

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/spotbench/spotbench/pkg/benchspec"
+	"github.com/spotbench/spotbench/pkg/interruption"
+)
+
+// nodeObject is this node in the API: what the scheduler and people see of a notice.
+type nodeObject struct {
+	client kubernetes.Interface
+	name   string
+}
+
+// Warn taints the node and sets its condition. It may be repeated.
+func (o nodeObject) Warn(ctx context.Context, n interruption.Notice) error {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	if err := o.setTaint(ctx, &corev1.Taint{Key: benchspec.TaintInterruption, Value: string(n.Kind), Effect: corev1.TaintEffectNoSchedule}); err != nil {
+		return err
+	}
+	return o.setCondition(ctx, corev1.ConditionTrue, "SpotInterruptionNotice",
+		fmt.Sprintf("the cloud will %s this machine at %s", n.Action, n.Deadline.UTC().Format(time.RFC3339)))
+}
+
+// Warned reports whether the node carries our taint.
+func (o nodeObject) Warned(ctx context.Context) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	node, err := o.client.CoreV1().Nodes().Get(ctx, o.name, metav1.GetOptions{})
+	if err != nil {
+		return false, fmt.Errorf("read node %s: %w", o.name, err)
+	}
+	return slices.ContainsFunc(node.Spec.Taints, func(t corev1.Taint) bool { return t.Key == benchspec.TaintInterruption }), nil
+}
+
+// Clear undoes Warn.
+func (o nodeObject) Clear(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	if err := o.setTaint(ctx, nil); err != nil {
+		return err
+	}
+	return o.setCondition(ctx, corev1.ConditionFalse, "NoNotice", "no notice of an interruption")
+}
+
+// setTaint replaces our taint, or removes it for nil. The list of taints has no
+// merge key, so it is replaced whole, and only if nobody changed the node meanwhile.
+func (o nodeObject) setTaint(ctx context.Context, taint *corev1.Taint) error {
+	for {
+		node, err := o.client.CoreV1().Nodes().Get(ctx, o.name, metav1.GetOptions{})
+		if err != nil {
+			return fmt.Errorf("read node %s: %w", o.name, err)
+		}
+		taints := slices.DeleteFunc(slices.Clone(node.Spec.Taints), func(t corev1.Taint) bool { return t.Key == benchspec.TaintInterruption })
+		if taint != nil {
+			taints = append(taints, *taint)
+		}
+		patch, err := json.Marshal(map[string]any{
+			"metadata": map[string]any{"resourceVersion": node.ResourceVersion},
+			"spec":     map[string]any{"taints": taints},
+		})
+		if err != nil {
+			return err
+		}
+		_, err = o.client.CoreV1().Nodes().Patch(ctx, o.name, types.MergePatchType, patch, metav1.PatchOptions{})
+		if apierrors.IsConflict(err) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("taint node %s: %w", o.name, err)
+		}
+		return nil
+	}
+}
+
+func (o nodeObject) setCondition(ctx context.Context, status corev1.ConditionStatus, reason, message string) error {
+	now := metav1.Now()
+	patch, err := json.Marshal(map[string]any{"status": map[string]any{"conditions": []corev1.NodeCondition{{
+		Type: benchspec.ConditionSpotInterruption, Status: status, Reason: reason, Message: message,
+		LastHeartbeatTime: now, LastTransitionTime: now}}}})
+	if err != nil {
+		return err
+	}
+	if _, err := o.client.CoreV1().Nodes().Patch(ctx, o.name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status"); err != nil {
+		return fmt.Errorf("set the condition of node %s: %w", o.name, err)
+	}
+	return nil
+}

@@ -1,0 +1,445 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/spotbench/spotbench/pkg/agent/rendezvous"
+	"github.com/spotbench/spotbench/pkg/catalog"
+	"github.com/spotbench/spotbench/pkg/checkpoint"
+	"github.com/spotbench/spotbench/pkg/interruption"
+)
+
+// HandleNotice acts on a notice and returns when every pod is off the node or the
+// deadline has passed. The cluster is warned while the pods are being saved: what
+// saves work waits for nothing that is not on this node.
+func (a *Agent) HandleNotice(ctx context.Context, n interruption.Notice) {
+	ctx, done := a.handle(ctx, n.ID)
+	defer done()
+	if n.Deadline.Before(n.SeenAt) && n.Kind != interruption.KindRebalance {
+		// This node's clock is wrong, or the cloud is late. Who is still here may try.
+		n.Deadline = n.SeenAt.Add(lateNotice)
+	}
+	log := a.log.With("notice", n.ID, "kind", n.Kind, "deadline", n.Deadline)
+	log.Warn("notice", "phase", "notice", "action", n.Action)
+	a.metrics.notices.WithLabelValues(string(n.Kind)).Inc()
+	if n.Kind == interruption.KindRebalance {
+		// The machine stays: a checkpoint now makes a later notice cheap.
+		a.nodeEvent(corev1.EventTypeWarning, "RebalanceRecommendation", "the cloud sees a raised risk of interruption; every benchmark is checkpointed")
+		a.eachWorkload(func(w *workload) {
+			if w.checkpointDir != "" {
+				w.periodic(ctx)
+			}
+		})
+		return
+	}
+	var all sync.WaitGroup
+	all.Go(func() { a.warnCluster(ctx, n) })
+	all.Go(func() { a.eachWorkload(func(w *workload) { w.interrupt(ctx, n) }) })
+	all.Wait()
+	log.Info("every benchmark is off the node", "phase", "done")
+}
+
+// lateNotice is the time that is assumed to be left where the deadline has passed.
+const lateNotice = 30 * time.Second
+
+// handling is work for a notice under way.
+type handling struct {
+	cancel context.CancelCauseFunc
+	done   chan struct{}
+}
+
+// errWithdrawn ends the work for a notice that the cloud took back.
+var errWithdrawn = errors.New("the notice was withdrawn")
+
+// handle registers work for a notice, so that Withdraw can end it.
+func (a *Agent) handle(ctx context.Context, notice string) (_ context.Context, done func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	h := handling{cancel: cancel, done: make(chan struct{})}
+	a.mu.Lock()
+	a.handling[notice] = h
+	a.mu.Unlock()
+	return ctx, func() {
+		cancel(nil)
+		a.mu.Lock()
+		delete(a.handling, notice)
+		a.mu.Unlock()
+		close(h.done)
+	}
+}
+
+// warnCluster taints the node and sets its condition, trying until the deadline.
+func (a *Agent) warnCluster(ctx context.Context, n interruption.Notice) {
+	ctx, cancel := context.WithDeadline(ctx, n.Deadline)
+	defer cancel()
+	err := retry(ctx, 100*time.Millisecond, func() error { return a.node.Warn(ctx, n) })
+	if err != nil {
+		a.log.Error("the node could not be tainted", "notice", n.ID, "error", err)
+		return
+	}
+	now := time.Now()
+	a.metrics.noticeToTaint.Observe(now.Sub(n.SeenAt).Seconds())
+	a.log.Info("tainted", "notice", n.ID, "phase", "tainted", "seconds", now.Sub(n.SeenAt).Seconds())
+	a.mu.Lock()
+	a.taintedAt[n.ID] = now.UTC()
+	a.mu.Unlock()
+	a.nodeEvent(corev1.EventTypeWarning, "SpotInterruptionNotice", fmt.Sprintf("the cloud will %s this machine at %s", n.Action, n.Deadline.Format(time.RFC3339)))
+	a.eachWorkload(func(w *workload) {
+		a.records.interruption(w.run, n.ID, catalog.Interruption{TaintedAt: now.UTC()})
+	})
+}
+
+// eachWorkload calls do for every pod that has not ended, in parallel.
+func (a *Agent) eachWorkload(do func(*workload)) {
+	a.mu.Lock()
+	var live []*workload
+	for _, w := range a.workloads {
+		if pod, gone, _ := w.state(); !ended(pod, gone) {
+			live = append(live, w)
+		}
+	}
+	a.mu.Unlock()
+	var all sync.WaitGroup
+	for _, w := range live {
+		all.Go(func() { do(w) })
+	}
+	all.Wait()
+}
+
+// interrupt saves the pod, has it evicted, and saves what it wrote on its way out.
+func (w *workload) interrupt(ctx context.Context, n interruption.Notice) {
+	ctx, cancel := context.WithDeadline(ctx, n.Deadline.Add(leastGrace))
+	defer cancel()
+	w.mu.Lock()
+	w.notice = n.ID
+	w.mu.Unlock()
+	pod, _, _ := w.state()
+	log := w.log.With("notice", n.ID)
+	plan := Plan{Deadline: n.Deadline, Grace: grace(pod)}
+	record := catalog.Interruption{Kind: string(n.Kind), Node: w.a.cfg.Node, PodUID: string(pod.UID), NoticeAt: n.SeenAt.UTC()}
+	w.a.records.interruption(w.run, n.ID, record)
+	last := w.newestGeneration(ctx)
+
+	if w.checkpointDir != "" {
+		saved, err := w.saveForNotice(ctx, plan, n.ID)
+		switch {
+		case errors.Is(err, checkpoint.ErrNothing):
+			log.Info("there is nothing to save yet", "phase", "checkpoint")
+		case err != nil:
+			log.Error("the checkpoint failed; the one before it stays good", "phase", "checkpoint", "error", err)
+			w.a.events.Eventf(pod, corev1.EventTypeWarning, "CheckpointFailed", "%v; checkpoint %d stays good", err, last.Number)
+		default:
+			now := time.Now()
+			last = saved.Generation
+			record.CheckpointedAt, record.CheckpointGeneration, record.CheckpointBytes = now.UTC(), saved.Number, saved.Bytes
+			log.Info("checkpointed", "phase", "checkpoint", "generation", saved.Number, "files", saved.Files, "bytes", saved.Bytes,
+				"uploaded", saved.Uploaded, "seconds", now.Sub(n.SeenAt).Seconds())
+			w.a.metrics.noticeToCheckpoint.Observe(now.Sub(n.SeenAt).Seconds())
+			w.a.events.Eventf(pod, corev1.EventTypeNormal, "Checkpointed", "checkpoint %d is whole, %.1f s after the notice: %d files, %d bytes",
+				saved.Number, now.Sub(n.SeenAt).Seconds(), saved.Files, saved.Bytes)
+			w.a.records.interruption(w.run, n.ID, record)
+		}
+	}
+
+	if !w.evict(ctx, plan, log.Info) && errors.Is(context.Cause(ctx), errWithdrawn) {
+		w.spared(n.ID)
+		return
+	}
+	// The pod is on its way out now, even if the notice is withdrawn or the agent stops.
+	ctx, cancel = context.WithDeadline(context.WithoutCancel(ctx), plan.Deadline.Add(leastGrace))
+	defer cancel()
+	record.EvictedAt = time.Now().UTC()
+	w.a.records.interruption(w.run, n.ID, record)
+	stopped := w.awaitStopped(ctx)
+	if w.checkpointDir != "" {
+		if saved, err := w.saveAfterStop(ctx, n.ID); err != nil {
+			log.Warn("what the workload wrote on its way out is not saved", "phase", "final checkpoint", "error", err)
+		} else {
+			last = saved.Generation
+			record.CheckpointGeneration, record.CheckpointBytes = saved.Number, saved.Bytes
+			log.Info("checkpointed what the workload wrote on its way out", "phase", "final checkpoint", "generation", saved.Number, "uploaded", saved.Uploaded)
+		}
+	}
+	lost := w.workLost(stopped, last)
+	record.WorkLostSeconds, record.Outcome = &lost, "saved"
+	if last.Number == 0 {
+		record.Outcome = "lost"
+	}
+	w.a.metrics.workLost.Add(lost)
+	w.a.records.interruption(w.run, n.ID, record)
+	log.Info("interruption recorded", "phase", "record", "outcome", record.Outcome, "workLostSeconds", lost)
+}
+
+// spared records that the notice was withdrawn before the pod was told to stop.
+func (w *workload) spared(notice string) {
+	w.mu.Lock()
+	w.notice = ""
+	w.mu.Unlock()
+	w.a.records.interruption(w.run, notice, catalog.Interruption{Outcome: "withdrawn"})
+	w.log.Info("the notice was withdrawn; the benchmark stays", "notice", notice)
+}
+
+func grace(pod *corev1.Pod) time.Duration {
+	if s := pod.Spec.TerminationGracePeriodSeconds; s != nil {
+		return time.Duration(*s) * time.Second
+	}
+	return corev1.DefaultTerminationGracePeriodSeconds * time.Second
+}
+
+func (w *workload) newestGeneration(ctx context.Context) checkpoint.Generation {
+	if w.checkpointDir == "" {
+		return checkpoint.Generation{}
+	}
+	latest, _, err := w.a.checkpoints.Latest(ctx, w.run)
+	if err != nil {
+		w.log.Warn("the newest checkpoint is unknown", "error", err)
+	}
+	return latest
+}
+
+func (w *workload) saveForNotice(ctx context.Context, plan Plan, notice string) (checkpoint.Saved, error) {
+	prepare, cancel := context.WithDeadline(ctx, plan.PrepareUntil(time.Now()))
+	w.prepare(prepare)
+	cancel()
+	ctx, cancel = context.WithDeadline(ctx, plan.SaveUntil(time.Now()))
+	defer cancel()
+	return w.save(ctx, w.checkpointDir, map[string]string{metaNotice: notice, metaFinal: "pending"})
+}
+
+// evict asks the API server to evict the pod, deletes it when a disruption budget
+// would eat the time that is left, and stops its containers when the API server
+// cannot be reached. It reports whether the pod ends.
+func (w *workload) evict(ctx context.Context, plan Plan, log func(string, ...any)) bool {
+	pod, _, _ := w.state()
+	pods := w.a.client.CoreV1().Pods(pod.Namespace)
+	uid := metav1.NewUIDPreconditions(string(pod.UID))
+	for said := ""; ; {
+		now := time.Now()
+		seconds := int64(plan.GraceAt(now).Seconds())
+		options := metav1.DeleteOptions{GracePeriodSeconds: &seconds, Preconditions: uid}
+		call, cancel := context.WithTimeout(ctx, 2*time.Second)
+		err := w.a.client.PolicyV1().Evictions(pod.Namespace).Evict(call, &policyv1.Eviction{
+			ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name}, DeleteOptions: &options})
+		how := "evicted"
+		if err != nil && plan.MustStop(now) && apierrors.IsTooManyRequests(err) {
+			how = "deleted: a disruption budget refuses the eviction and the time is up"
+			if err := w.markDisrupted(call); err != nil {
+				w.log.Warn("the pod is not marked as disrupted; its Job may count a failure", "error", err)
+			}
+			err = pods.Delete(call, pod.Name, options)
+		}
+		cancel()
+		switch {
+		case err == nil:
+			log(how, "phase", "evict", "graceSeconds", seconds)
+			w.a.events.Eventf(pod, corev1.EventTypeNormal, "Evicted", "%s, with %d s to stop", how, seconds)
+			return true
+		case apierrors.IsNotFound(err) || apierrors.IsConflict(err):
+			log("gone already", "phase", "evict")
+			return true
+		case plan.MustStop(now) && !apierrors.IsTooManyRequests(err):
+			w.log.Warn("the API server cannot evict the pod; its container is stopped here", "error", err)
+			if err := w.a.containers.Stop(ctx, string(pod.UID), mainContainer(pod), plan.GraceAt(now)); err != nil {
+				w.log.Error("the container could not be stopped", "error", err)
+			}
+			return true
+		}
+		if err.Error() != said {
+			said = err.Error()
+			w.log.Warn("the eviction is tried again until it must stop", "error", said)
+		}
+		select {
+		case <-time.After(500 * time.Millisecond):
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// markDisrupted gives the pod the condition that an eviction would have given it,
+// by which a Job's podFailurePolicy tells an interruption from a failure.
+func (w *workload) markDisrupted(ctx context.Context) error {
+	pod, _, _ := w.state()
+	patch, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"uid": pod.UID}, // another pod of that name is not meant
+		"status": map[string]any{"conditions": []corev1.PodCondition{{
+			Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: "SpotInterruption",
+			Message: "the cloud takes the node's machine", LastTransitionTime: metav1.Now()}}},
+	})
+	if err != nil {
+		return err
+	}
+	_, err = w.a.client.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
+	return err
+}
+
+// awaitStopped returns when the main container has stopped, and the moment of it.
+func (w *workload) awaitStopped(ctx context.Context) time.Time {
+	for {
+		pod, gone, _ := w.state()
+		call, cancel := context.WithTimeout(ctx, time.Second)
+		at, stopped, err := w.a.containers.Stopped(call, string(pod.UID), mainContainer(pod))
+		cancel()
+		switch {
+		case err == nil && stopped && !at.IsZero():
+			return at
+		case err == nil && stopped, ended(pod, gone):
+			return time.Now()
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return time.Now()
+		}
+	}
+}
+
+// saveAfterStop saves what the workload wrote between the checkpoint and its end.
+// The kubelet removes the volume now, so its files are first held by links of
+// their own.
+func (w *workload) saveAfterStop(ctx context.Context, notice string) (checkpoint.Saved, error) {
+	held, err := os.MkdirTemp(w.a.cfg.HoldDir, "final-*")
+	if err != nil {
+		return checkpoint.Saved{}, err
+	}
+	defer os.RemoveAll(held)
+	if err := linkTree(w.checkpointDir, held); err != nil {
+		return checkpoint.Saved{}, err
+	}
+	return w.save(ctx, held, map[string]string{metaNotice: notice, metaFinal: "done"})
+}
+
+// linkTree makes the tree under from appear under to, by hard links. A tree that is
+// being removed meanwhile is an error: half of it must not pass for a checkpoint.
+// It goes by directory handles, so that a directory that the pod swaps for a link
+// meanwhile leads nowhere.
+func linkTree(from, to string) error {
+	source, err := os.OpenRoot(from)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	target, err := os.OpenRoot(to)
+	if err != nil {
+		return err
+	}
+	defer target.Close()
+	return fs.WalkDir(source.FS(), ".", func(name string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil || name == ".":
+			return err
+		case name == rendezvous.Dir:
+			return fs.SkipDir // never part of a checkpoint
+		case entry.IsDir():
+			return target.Mkdir(name, 0o755)
+		case entry.Type().IsRegular() || entry.Type() == fs.ModeSymlink:
+			return link(source, target, name)
+		default:
+			return nil // sockets, pipes and devices are never part of a checkpoint
+		}
+	})
+}
+
+// link makes the file of that name below source appear below target; a symbolic
+// link is linked itself.
+func link(source, target *os.Root, name string) error {
+	from, err := source.Open(path.Dir(name))
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	to, err := target.Open(path.Dir(name))
+	if err != nil {
+		return err
+	}
+	defer to.Close()
+	return os.NewSyscallError("linkat", unix.Linkat(int(from.Fd()), path.Base(name), int(to.Fd()), path.Base(name), 0))
+}
+
+// workLost is the time between the newest progress that a whole checkpoint holds
+// and the moment the workload stopped; without any, all the time it ran.
+func (w *workload) workLost(stopped time.Time, last checkpoint.Generation) float64 {
+	pod, _, _ := w.state()
+	kept := mainStartedAt(pod)
+	if last.Number != 0 && last.NewestFile.After(kept) {
+		kept = last.NewestFile
+	}
+	return max(0, stopped.Sub(kept).Seconds())
+}
+
+// Withdraw ends what is done because of a notice that the cloud took back, and
+// undoes the warning. A pod that was told to stop already stops all the same.
+func (a *Agent) Withdraw(ctx context.Context, n interruption.Notice) {
+	a.mu.Lock()
+	h, ok := a.handling[n.ID]
+	a.mu.Unlock()
+	if ok {
+		h.cancel(errWithdrawn)
+		<-h.done // else its taint could be set after it was removed here
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	if err := retry(ctx, time.Second, func() error { return a.node.Clear(ctx) }); err != nil {
+		a.log.Error("the taint of a withdrawn notice could not be removed", "notice", n.ID, "error", err)
+		return
+	}
+	a.log.Info("the notice was withdrawn; the node takes pods again", "notice", n.ID)
+	a.nodeEvent(corev1.EventTypeNormal, "SpotInterruptionWithdrawn", "the cloud took its notice back")
+}
+
+// ClearStale removes the warning of a notice that was withdrawn while no agent ran
+// on the node, once quiet says that the cloud has no notice. Else nothing would
+// ever be scheduled here again.
+func (a *Agent) ClearStale(ctx context.Context, quiet func() bool) {
+	_ = retry(ctx, time.Second, func() error {
+		if !quiet() {
+			return errors.New("the cloud has not said that there is no notice")
+		}
+		warned, err := a.node.Warned(ctx)
+		if err != nil || !warned {
+			return err
+		}
+		if err := a.node.Clear(ctx); err != nil {
+			return err
+		}
+		a.log.Info("the warning of an earlier notice is removed: the cloud took it back while no agent ran here")
+		a.nodeEvent(corev1.EventTypeNormal, "SpotInterruptionWithdrawn", "the cloud took its notice back while the agent was not running")
+		return nil
+	})
+}
+
+// nodeEvent records an event about this node.
+func (a *Agent) nodeEvent(kind, reason, message string) {
+	a.events.Event(&corev1.ObjectReference{Kind: "Node", APIVersion: "v1", Name: a.cfg.Node}, kind, reason, message)
+}
+
+// retry calls do until it succeeds or ctx ends.
+func retry(ctx context.Context, pause time.Duration, do func() error) error {
+	for {
+		err := do()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return errors.Join(err, ctx.Err())
+		}
+	}
+}

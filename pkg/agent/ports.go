@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"syscall"
+	"time"
+
+	"github.com/spotbench/spotbench/pkg/checkpoint"
+	"github.com/spotbench/spotbench/pkg/telemetry"
+	"github.com/spotbench/spotbench/pkg/telemetry/monitor"
+)
+
+// Checkpoints is the store of checkpoints; checkpoint.Store is one.
+type Checkpoints interface {
+	Save(ctx context.Context, run, dir string, meta map[string]string) (checkpoint.Saved, error)
+	Latest(ctx context.Context, run string) (checkpoint.Generation, bool, error)
+	Restore(ctx context.Context, run, dir string) (checkpoint.Restored, bool, error)
+	Prune(ctx context.Context, run string) error
+}
+
+// Containers reaches the containers of this node's pods without the API server.
+type Containers interface {
+	// Stopped says whether a container has ended, and when (zero if that is unknown).
+	Stopped(ctx context.Context, podUID, container string) (at time.Time, stopped bool, err error)
+	Exec(ctx context.Context, podUID, container string, command []string) error
+	Signal(ctx context.Context, podUID, container string, signal syscall.Signal) error
+	Stop(ctx context.Context, podUID, container string, grace time.Duration) error
+}
+
+// Telemetry knows what a pod's GPUs did.
+type Telemetry interface {
+	Summary(pod monitor.Pod) (telemetry.Summary, bool)
+	Forget(pod monitor.Pod)
+}

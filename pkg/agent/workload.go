@@ -1,0 +1,318 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"os"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/spotbench/spotbench/pkg/agent/podvolume"
+	"github.com/spotbench/spotbench/pkg/benchspec"
+	"github.com/spotbench/spotbench/pkg/checkpoint"
+	"github.com/spotbench/spotbench/pkg/risk"
+	"github.com/spotbench/spotbench/pkg/telemetry/monitor"
+)
+
+// Keys of a checkpoint's metadata.
+const (
+	metaNode   = "node"
+	metaPod    = "pod"
+	metaNotice = "notice" // the notice during which it was made
+	metaFinal  = "final"  // "pending": another one follows once the workload has stopped; "done": it has
+)
+
+// workload is one benchmark pod of this node.
+type workload struct {
+	a         *Agent
+	run       string
+	spec      benchspec.Spec
+	placement benchspec.Placement
+	// checkpointDir and resultsDir are on the node; "" where the pod has none.
+	checkpointDir, resultsDir string
+	log                       *slog.Logger
+
+	mu       sync.Mutex
+	pod      *corev1.Pod
+	gone     bool
+	changed  chan struct{} // closed and replaced at each change of pod or gone
+	notice   string        // the notice that interrupts it
+	restored checkpoint.Restored
+
+	saving   sync.Mutex // one checkpoint at a time
+	lastSave time.Duration
+}
+
+// newWorkload reads the pod's contract. A pod whose annotations cannot be
+// understood is an error: the admission policy refuses it, but it may be older.
+func newWorkload(a *Agent, pod *corev1.Pod) (*workload, error) {
+	spec, err := benchspec.Parse(pod.Annotations)
+	if err != nil {
+		return nil, err
+	}
+	w := &workload{a: a, spec: spec, pod: pod, changed: make(chan struct{}),
+		run: benchspec.RunKey(pod.Namespace, pod.Labels, pod.Annotations, pod.Name)}
+	w.log = a.log.With("pod", pod.Namespace+"/"+pod.Name, "run", w.run)
+	if value, ok := pod.Annotations[benchspec.AnnotationPlacement]; ok {
+		if w.placement, err = benchspec.ParsePlacement(value); err != nil {
+			w.log.Warn("the placement annotation cannot be read; price and GPU model are unknown", "error", err)
+		}
+	}
+	if spec.CheckpointPath != "" {
+		if w.checkpointDir, err = podvolume.Dir(a.cfg.KubeletRoot, pod, spec.CheckpointPath); err != nil {
+			return nil, fmt.Errorf("%s: %w", benchspec.AnnotationCheckpointPath, err)
+		}
+	}
+	if spec.ResultsPath != "" {
+		if w.resultsDir, err = podvolume.Dir(a.cfg.KubeletRoot, pod, spec.ResultsPath); err != nil {
+			return nil, fmt.Errorf("%s: %w", benchspec.AnnotationResultsPath, err)
+		}
+	}
+	return w, nil
+}
+
+// update tells the workload what the API server now says of its pod.
+func (w *workload) update(pod *corev1.Pod, gone bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.pod, w.gone = pod, gone
+	close(w.changed)
+	w.changed = make(chan struct{})
+}
+
+func (w *workload) state() (pod *corev1.Pod, gone bool, changed <-chan struct{}) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.pod, w.gone, w.changed
+}
+
+// mainContainer is the one whose state is the run's: the first.
+func mainContainer(pod *corev1.Pod) string { return pod.Spec.Containers[0].Name }
+
+func mainStatus(pod *corev1.Pod) *corev1.ContainerStatus {
+	for i := range pod.Status.ContainerStatuses {
+		if pod.Status.ContainerStatuses[i].Name == mainContainer(pod) {
+			return &pod.Status.ContainerStatuses[i]
+		}
+	}
+	return nil
+}
+
+func ended(pod *corev1.Pod, gone bool) bool {
+	return gone || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
+}
+
+// live accompanies the pod from its volumes to its end.
+func (w *workload) live(ctx context.Context) {
+	if !w.awaitVolumes(ctx) {
+		return
+	}
+	if w.resultsDir != "" {
+		watch, err := watchResults(w.resultsDir, w.keepResult, w.log)
+		if err != nil {
+			w.log.Error("results are not imported", "error", err)
+		} else {
+			watchCtx, stop := context.WithCancel(ctx)
+			done := make(chan struct{})
+			go func() { watch.run(watchCtx); close(done) }()
+			defer func() { stop(); <-done; watch.close() }()
+		}
+	}
+	if w.checkpointDir != "" {
+		w.restore(ctx)
+	}
+	if !w.awaitRunning(ctx) {
+		w.finish()
+		return
+	}
+	w.started()
+	w.accompany(ctx)
+	w.finish()
+}
+
+// awaitVolumes waits until the kubelet has made the pod's directories.
+func (w *workload) awaitVolumes(ctx context.Context) bool {
+	for {
+		missing := false
+		for _, dir := range []string{w.checkpointDir, w.resultsDir} {
+			if dir == "" {
+				continue
+			}
+			if _, err := os.Stat(dir); err != nil {
+				missing = true
+			}
+		}
+		if !missing {
+			return true
+		}
+		pod, gone, _ := w.state()
+		if ended(pod, gone) {
+			return false
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// awaitRunning waits until the main container has started; false if it never did.
+func (w *workload) awaitRunning(ctx context.Context) bool {
+	for {
+		pod, gone, changed := w.state()
+		if s := mainStatus(pod); s != nil && (s.State.Running != nil || s.State.Terminated != nil) {
+			return true
+		}
+		if ended(pod, gone) {
+			return false
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// accompany takes periodic checkpoints and refreshes the telemetry record until
+// the pod has ended.
+func (w *workload) accompany(ctx context.Context) {
+	nextSave := time.NewTimer(w.interval())
+	defer nextSave.Stop()
+	report := time.NewTicker(w.a.cfg.TelemetryInterval)
+	defer report.Stop()
+	for {
+		pod, gone, changed := w.state()
+		if ended(pod, gone) {
+			return
+		}
+		select {
+		case <-changed:
+		case <-report.C:
+			w.reportTelemetry()
+		case <-nextSave.C:
+			if w.checkpointDir != "" && w.currentNotice() == "" {
+				w.periodic(ctx)
+			}
+			nextSave.Reset(w.interval())
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// interval is the time to the next periodic checkpoint: the pod's own, or by Young
+// and Daly from what a checkpoint has cost and the risk the scheduler saw.
+func (w *workload) interval() time.Duration {
+	if !w.spec.CheckpointInterval.Auto && w.spec.CheckpointInterval.Every > 0 {
+		return w.spec.CheckpointInterval.Every
+	}
+	w.mu.Lock()
+	cost := w.lastSave
+	w.mu.Unlock()
+	p, hours := w.placement.InterruptionRisk, w.placement.ExpectedHours
+	if cost == 0 || p <= 0 || p >= 1 || hours <= 0 {
+		return w.a.cfg.DefaultCheckpointInterval
+	}
+	// The risk p over h hours is that of the hazard -ln(1-p)/h per hour.
+	hazard := risk.Hazard(-math.Log1p(-p) / hours)
+	return max(w.a.cfg.LeastCheckpointInterval, risk.DalyInterval(hazard, cost))
+}
+
+func (w *workload) periodic(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, w.a.cfg.SaveTimeout)
+	defer cancel()
+	w.prepare(ctx)
+	saved, err := w.save(ctx, w.checkpointDir, nil)
+	if errors.Is(err, checkpoint.ErrNothing) {
+		return
+	}
+	if err != nil {
+		w.log.Warn("a periodic checkpoint failed; the one before it stays good", "error", err)
+		return
+	}
+	w.log.Info("checkpointed", "generation", saved.Number, "files", saved.Files, "bytes", saved.Bytes, "uploaded", saved.Uploaded)
+	if err := w.a.checkpoints.Prune(ctx, w.run); err != nil {
+		w.log.Warn("old checkpoints could not be removed", "error", err)
+	}
+}
+
+// prepare asks the workload for a consistent state, the way its annotations say.
+// A workload that does not answer is checkpointed as it is.
+func (w *workload) prepare(ctx context.Context) {
+	pod, _, _ := w.state()
+	uid, main := string(pod.UID), mainContainer(pod)
+	var err error
+	switch {
+	case len(w.spec.CheckpointCommand) > 0:
+		err = w.a.containers.Exec(ctx, uid, main, w.spec.CheckpointCommand)
+	case w.spec.CheckpointSignal != "":
+		if err = w.a.containers.Signal(ctx, uid, main, signalNumber(w.spec.CheckpointSignal)); err == nil {
+			select { // a signal has no answer: the workload gets a moment to act on it
+			case <-time.After(w.a.cfg.SignalDelay):
+			case <-ctx.Done():
+			}
+		}
+	}
+	if err != nil {
+		w.log.Warn("the workload could not be asked for a consistent state", "error", err)
+	}
+}
+
+// save makes a new generation from dir.
+func (w *workload) save(ctx context.Context, dir string, meta map[string]string) (checkpoint.Saved, error) {
+	w.saving.Lock()
+	defer w.saving.Unlock()
+	pod, _, _ := w.state()
+	all := map[string]string{metaNode: w.a.cfg.Node, metaPod: pod.Name}
+	for k, v := range meta {
+		all[k] = v
+	}
+	start := time.Now()
+	saved, err := w.a.checkpoints.Save(ctx, w.run, dir, all)
+	if err != nil {
+		if !errors.Is(err, checkpoint.ErrNothing) {
+			w.a.metrics.checkpointFailures.Inc()
+		}
+		return checkpoint.Saved{}, err
+	}
+	took := time.Since(start)
+	w.a.metrics.checkpointSeconds.Observe(took.Seconds())
+	w.a.metrics.checkpointBytes.Add(float64(saved.Uploaded))
+	w.mu.Lock()
+	w.lastSave = took
+	w.mu.Unlock()
+	return saved, nil
+}
+
+func (w *workload) currentNotice() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.notice
+}
+
+// keepResult queues a result file for the catalog.
+func (w *workload) keepResult(file string, data []byte) error {
+	if err := w.a.records.results(w.run, file, data); err != nil {
+		return err
+	}
+	w.log.Info("result file queued for import", "file", file, "bytes", len(data))
+	pod, _, _ := w.state()
+	w.a.events.Eventf(pod, corev1.EventTypeNormal, "ResultImported", "%s is kept for the catalog", file)
+	return nil
+}
+
+func (w *workload) reportTelemetry() {
+	pod, _, _ := w.state()
+	if summary, ok := w.a.telemetry.Summary(monitor.Pod{Namespace: pod.Namespace, Name: pod.Name}); ok {
+		w.a.records.telemetry(w.run, string(pod.UID), summary)
+	}
+}

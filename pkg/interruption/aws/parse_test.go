@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package aws
+
+import (
+	"slices"
+	"testing"
+	"time"
+)
+
+func TestParseInstanceAction(t *testing.T) {
+	tests := map[string]struct {
+		in   string
+		want instanceAction
+		bad  bool
+	}{
+		"an answer as EC2 documents it": {in: `{"action":"terminate","time":"2026-11-23T10:02:00Z"}`,
+			want: instanceAction{"terminate", time.Date(2026, 11, 23, 10, 2, 0, 0, time.UTC)}},
+		"a time in another zone is the same moment": {in: `{"action":"stop","time":"2026-11-23T11:02:00+01:00"}`,
+			want: instanceAction{"stop", time.Date(2026, 11, 23, 10, 2, 0, 0, time.UTC)}},
+		"an unknown action is an error, not a guess": {in: `{"action":"reboot","time":"2026-11-23T10:02:00Z"}`, bad: true},
+		"no time":        {in: `{"action":"stop"}`, bad: true},
+		"an error page":  {in: `<?xml version="1.0"?><html>404</html>`, bad: true},
+		"half an answer": {in: `{"action":"termi`, bad: true},
+		"nothing":        {in: ``, bad: true},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			got, err := parseInstanceAction([]byte(tt.in))
+			if got != tt.want || (err != nil) != tt.bad {
+				t.Errorf("parseInstanceAction(%s) = %v, %v", tt.in, got, err)
+			}
+		})
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(`{"action":"terminate","time":"2026-11-23T10:02:00Z"}`))
+	f.Add([]byte(`{"noticeTime":"2026-11-23T10:02:00+14:00"}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if got, err := parseInstanceAction(data); err == nil && (!slices.Contains(actions, got.action) || got.at.Location() != time.UTC) {
+			t.Errorf("accepted %q as %v", data, got)
+		}
+		if at, err := parseRebalance(data); err == nil && at.Location() != time.UTC {
+			t.Errorf("accepted %q as %v", data, at)
+		}
+	})
+}
