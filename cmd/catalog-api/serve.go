@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/spotbench/spotbench/pkg/catalog/auth"
+	"github.com/spotbench/spotbench/pkg/catalog/certs"
+	"github.com/spotbench/spotbench/pkg/catalog/httpapi"
+	"github.com/spotbench/spotbench/pkg/catalog/localpg"
+	"github.com/spotbench/spotbench/pkg/catalog/postgres"
+	"github.com/spotbench/spotbench/pkg/catalog/web"
+	"github.com/spotbench/spotbench/pkg/version"
+)
+
+// serveOptions are the flags of serve.
+type serveOptions struct {
+	listen, listenReadOnly string
+	tlsCert, tlsKey        string
+	dataDir                string
+	writers                []string
+	writersFile            string
+	writerTokens           string
+	kubeconfig             string
+	logLevel               string
+	database               databaseOptions
+}
+
+// databaseOptions say which database to use.
+type databaseOptions struct{ url string }
+
+func (d *databaseOptions) addFlags(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&d.url, "database-url", os.Getenv("DATABASE_URL"), "PostgreSQL's address; the password may be in env DB_PASSWORD instead (env DATABASE_URL)")
+}
+
+func (d *databaseOptions) open(ctx context.Context) (*postgres.Store, error) {
+	return postgres.Open(ctx, d.url, os.Getenv("DB_PASSWORD"))
+}
+
+func serveCommand() *cobra.Command {
+	var o serveOptions
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Serve the API and the pages (the default)",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := newLogger(cmd.ErrOrStderr(), o.logLevel)
+			if err != nil {
+				return err
+			}
+			return o.serve(cmd.Context(), log)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.listen, "listen", env("LISTEN", ":8000"), "TLS address for reads and writes (env LISTEN)")
+	f.StringVar(&o.listenReadOnly, "listen-read-only", env("LISTEN_READ_ONLY", ":8001"), "plain HTTP address that only answers reads; empty for none (env LISTEN_READ_ONLY)")
+	f.StringVar(&o.tlsCert, "tls-cert", os.Getenv("TLS_CERT"), "certificate, PEM; read again when it changes. Without one, serve makes its own in the data directory (env TLS_CERT)")
+	f.StringVar(&o.tlsKey, "tls-key", os.Getenv("TLS_KEY"), "key of the certificate, PEM (env TLS_KEY)")
+	f.StringVar(&o.dataDir, "data-dir", env("DATA_DIR", "/var/lib/catalog"), "directory for our own PostgreSQL, when no database is given, and our own certificate (env DATA_DIR)")
+	f.StringSliceVar(&o.writers, "writers", nil, "users that may write, for example system:serviceaccount:spotbench-system:node-agent")
+	f.StringVar(&o.writersFile, "writers-file", os.Getenv("WRITERS_FILE"), "file with more of them, one a line; # begins a comment (env WRITERS_FILE)")
+	f.StringVar(&o.writerTokens, "writer-tokens", os.Getenv("WRITER_TOKENS"), "file of `catalog-api token`'s lines, for writers without a cluster; they may all write (env WRITER_TOKENS)")
+	f.StringVar(&o.kubeconfig, "kubeconfig", "", "cluster that checks tokens, when not running in it")
+	f.StringVar(&o.logLevel, "log-level", env("LOG_LEVEL", "info"), "debug, info, warn or error (env LOG_LEVEL)")
+	o.database.addFlags(cmd)
+	return cmd
+}
+
+func (o *serveOptions) validate() error {
+	var errs []error
+	if (o.tlsCert == "") != (o.tlsKey == "") {
+		errs = append(errs, errors.New("--tls-cert and --tls-key belong together; give both or none"))
+	}
+	for _, a := range []struct{ flag, value string }{{"--listen", o.listen}, {"--listen-read-only", o.listenReadOnly}} {
+		if _, _, err := net.SplitHostPort(a.value); err != nil && (a.value != "" || a.flag == "--listen") {
+			errs = append(errs, fmt.Errorf("%s %q is no address; use for example :8000 or 127.0.0.1:8000", a.flag, a.value))
+		}
+	}
+	if o.database.url == "" && o.dataDir == "" {
+		errs = append(errs, errors.New("neither --database-url nor --data-dir; give one of them"))
+	}
+	return errors.Join(errs...)
+}
+
+// serve runs until ctx ends, then lets the requests in progress finish.
+func (o *serveOptions) serve(ctx context.Context, log *slog.Logger) (err error) {
+	if err := o.validate(); err != nil {
+		return err
+	}
+	log.Info("starting", "version", version.String())
+	var exited <-chan error
+	if o.database.url == "" {
+		own, err := localpg.Start(ctx, o.dataDir, log)
+		if err != nil {
+			return fmt.Errorf("our own PostgreSQL: %w", err)
+		}
+		defer func() { err = errors.Join(err, own.Stop(context.WithoutCancel(ctx))) }()
+		o.database.url, exited = own.URL(), own.Exited()
+	}
+	store, err := o.database.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	steps, err := store.MigrateUp(ctx)
+	if err != nil {
+		return err
+	}
+	log.Info("the database is ready", "migrations", steps)
+	guard, err := o.guard(log)
+	if err != nil {
+		return err
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	handler := httpapi.New(httpapi.Options{Store: store, Guard: guard, Log: log, Registry: registry, Pages: web.New(store, log), PagePatterns: web.Patterns})
+	certificate, err := o.certificate(log)
+	if err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { certificate.Watch(ctx, 30*time.Second, log); return nil })
+	group.Go(func() error { return listen(ctx, log, o.listen, handler, certificate.Config()) })
+	if o.listenReadOnly != "" {
+		group.Go(func() error { return listen(ctx, log, o.listenReadOnly, httpapi.ReadOnly(handler), nil) })
+	}
+	group.Go(func() error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-exited: // never, with a database of somebody else's
+			return fmt.Errorf("our own PostgreSQL ended: %w", errors.Join(err, errors.New("its lines in the log say why")))
+		}
+	})
+	err = group.Wait()
+	log.Info("stopped")
+	return err
+}
+
+// guard says who may write.
+func (o *serveOptions) guard(log *slog.Logger) (*auth.Guard, error) {
+	writers := slices.Clone(o.writers)
+	if o.writersFile != "" {
+		data, err := os.ReadFile(o.writersFile)
+		if err != nil {
+			return nil, fmt.Errorf("--writers-file: %w", err)
+		}
+		for line := range strings.Lines(string(data)) {
+			name, _, _ := strings.Cut(line, "#")
+			if name = strings.TrimSpace(name); name != "" {
+				writers = append(writers, name)
+			}
+		}
+	}
+	var any auth.AnyOf
+	config, err := rest.InClusterConfig()
+	if o.kubeconfig != "" {
+		config, err = clientcmd.BuildConfigFromFlags("", o.kubeconfig)
+	}
+	switch {
+	case err == nil:
+		config.Timeout = 10 * time.Second
+		client, err := kubernetes.NewForConfig(config)
+		if err != nil {
+			return nil, fmt.Errorf("cluster that checks tokens: %w", err)
+		}
+		any = append(any, auth.NewTokenReview(client))
+	case !errors.Is(err, rest.ErrNotInCluster):
+		return nil, fmt.Errorf("cluster that checks tokens: %w", err)
+	}
+	if o.writerTokens != "" {
+		tokens, err := auth.NewTokenFile(o.writerTokens)
+		if err != nil {
+			return nil, fmt.Errorf("--writer-tokens: %w", err)
+		}
+		users, err := tokens.Users()
+		if err != nil {
+			return nil, fmt.Errorf("--writer-tokens: %w", err)
+		}
+		writers, any = append(writers, users...), append(any, tokens)
+	}
+	if len(any) == 0 {
+		log.Warn("nobody may write: not in a cluster, and neither --kubeconfig nor --writer-tokens is given")
+		return auth.NewGuard(nil, nil), nil
+	}
+	log.Info("who may write", "users", writers)
+	return auth.NewGuard(any, writers), nil
+}
+
+// certificate is the one given, or one of our own.
+func (o *serveOptions) certificate(log *slog.Logger) (*certs.Reloader, error) {
+	if o.tlsCert != "" {
+		return certs.Load(o.tlsCert, o.tlsKey)
+	}
+	hosts := []string{"localhost", "127.0.0.1", "::1"}
+	if name, err := os.Hostname(); err == nil {
+		hosts = append(hosts, name)
+	}
+	dir := filepath.Join(o.dataDir, "tls")
+	made, err := certs.Ensure(dir, hosts, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	log.Info("using a certificate of our own", "ca", filepath.Join(dir, certs.CAFile), "made", made)
+	return certs.Load(filepath.Join(dir, certs.CertFile), filepath.Join(dir, certs.KeyFile))
+}
+
+// listen serves on the address until ctx ends, with TLS if there is a configuration.
+func listen(ctx context.Context, log *slog.Logger, address string, handler http.Handler, config *tls.Config) error {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w", address, err)
+	}
+	server := &http.Server{
+		Handler: handler, TLSConfig: config, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 3 * time.Minute, WriteTimeout: 4 * time.Minute, IdleTimeout: 2 * time.Minute,
+		MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	log.Info("listening", "address", listener.Addr().String(), "tls", config != nil)
+	stopped := make(chan error, 1)
+	go func() {
+		<-ctx.Done()
+		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
+		defer cancel()
+		stopped <- server.Shutdown(drain)
+	}()
+	if config != nil {
+		err = server.ServeTLS(listener, "", "")
+	} else {
+		err = server.Serve(listener)
+	}
+	if errors.Is(err, http.ErrServerClosed) {
+		err = <-stopped
+	}
+	return err
+}

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package auth_test
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/spotbench/spotbench/pkg/catalog/auth"
+)
+
+const (
+	agent    = "system:serviceaccount:spotbench-system:node-agent"
+	stranger = "system:serviceaccount:default:default"
+)
+
+// apiServer answers TokenReviews over HTTP as kube-apiserver does: tokens are
+// "USER@AUDIENCE"; anything else is nobody's.
+type apiServer struct {
+	reviews atomic.Int64
+	broken  atomic.Bool
+}
+
+func (a *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	a.reviews.Add(1)
+	var review authenticationv1.TokenReview
+	if r.URL.Path != "/apis/authentication.k8s.io/v1/tokenreviews" || json.NewDecoder(r.Body).Decode(&review) != nil {
+		http.Error(w, "no such thing", http.StatusNotFound)
+		return
+	}
+	if a.broken.Load() {
+		http.Error(w, "etcd is gone", http.StatusInternalServerError)
+		return
+	}
+	user, audience, _ := strings.Cut(review.Spec.Token, "@")
+	if slices.Contains(review.Spec.Audiences, audience) {
+		review.Status = authenticationv1.TokenReviewStatus{Authenticated: true, Audiences: []string{audience}, User: authenticationv1.UserInfo{Username: user}}
+	} else if audience == "no-audience-support" {
+		review.Status = authenticationv1.TokenReviewStatus{Authenticated: true, User: authenticationv1.UserInfo{Username: user}}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusCreated)
+	if err := json.NewEncoder(w).Encode(review); err != nil {
+		panic(err)
+	}
+}
+
+func reviewer(t *testing.T) (*apiServer, *auth.TokenReview) {
+	t.Helper()
+	api := &apiServer{}
+	server := httptest.NewServer(api)
+	t.Cleanup(server.Close)
+	client, err := kubernetes.NewForConfig(&rest.Config{Host: server.URL, ContentConfig: rest.ContentConfig{ContentType: "application/json"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return api, auth.NewTokenReview(client)
+}
+
+func TestOnlyAWriterWithATokenForTheCatalogMayWrite(t *testing.T) {
+	_, reviews := reviewer(t)
+	guard := auth.NewGuard(reviews, []string{agent})
+	tests := map[string]struct {
+		header string
+		want   int // 0: allowed
+	}{
+		"a writer's token":                              {"Bearer " + agent + "@spotbench-catalog", 0},
+		"the scheme's case does not matter":             {"bearer " + agent + "@spotbench-catalog", 0},
+		"no header":                                     {"", http.StatusUnauthorized},
+		"another scheme":                                {"Basic dXNlcjpwYXNz", http.StatusUnauthorized},
+		"no token after the scheme":                     {"Bearer ", http.StatusUnauthorized},
+		"a token that nobody issued":                    {"Bearer nonsense", http.StatusUnauthorized},
+		"a writer's token for another audience":         {"Bearer " + agent + "@https://kubernetes.default.svc", http.StatusUnauthorized},
+		"an API server that does not confirm audiences": {"Bearer " + agent + "@no-audience-support", http.StatusUnauthorized},
+		"a good token of one who is no writer":          {"Bearer " + stranger + "@spotbench-catalog", http.StatusForbidden},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			user, err := guard.Allow(t.Context(), tt.header)
+			var denied *auth.Denied
+			switch {
+			case tt.want == 0 && (err != nil || user != agent):
+				t.Errorf("user %q, error %v; want %q", user, err, agent)
+			case tt.want != 0 && (!errors.As(err, &denied) || denied.Status != tt.want):
+				t.Errorf("error %v, want status %d", err, tt.want)
+			case tt.want != 0 && len(tt.header) > 8 && strings.Contains(err.Error(), strings.TrimSpace(tt.header[7:])):
+				t.Errorf("the error repeats the token: %v", err)
+			}
+		})
+	}
+}
+
+func TestAVerdictIsAskedForOnceAMinuteAndAFailureIsNotRemembered(t *testing.T) {
+	api, reviews := reviewer(t)
+	token := agent + "@spotbench-catalog"
+
+	api.broken.Store(true)
+	if _, err := reviews.Authenticate(t.Context(), token); err == nil || errors.Is(err, auth.ErrUnauthenticated) {
+		t.Fatalf("error %v while the API server fails, want one that is not ErrUnauthenticated", err)
+	}
+	guard := auth.NewGuard(reviews, []string{agent})
+	var denied *auth.Denied
+	if _, err := guard.Allow(t.Context(), "Bearer "+token); !errors.As(err, &denied) || denied.Status != http.StatusServiceUnavailable {
+		t.Fatalf("error %v while the API server fails, want status 503", err)
+	}
+	api.broken.Store(false)
+	api.reviews.Store(0)
+	for range 5 {
+		if user, err := reviews.Authenticate(t.Context(), token); err != nil || user != agent {
+			t.Fatalf("user %q, error %v; want %q", user, err, agent)
+		}
+	}
+	if n := api.reviews.Load(); n != 1 {
+		t.Errorf("%d reviews for five calls, want 1", n)
+	}
+}
+
+func TestATokenFromTheFileNamesItsUserUntilItsLineIsRemoved(t *testing.T) {
+	token, line, err := auth.NewToken("ci")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "tokens")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("# writers\n\n" + line + "\n")
+	file, err := auth.NewTokenFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if user, err := file.Authenticate(t.Context(), token); err != nil || user != "ci" {
+		t.Errorf("user %q, error %v; want ci", user, err)
+	}
+	if _, err := file.Authenticate(t.Context(), token+"x"); !errors.Is(err, auth.ErrUnauthenticated) {
+		t.Errorf("error %v for another token, want ErrUnauthenticated", err)
+	}
+	write("# writers\n")
+	if _, err := file.Authenticate(t.Context(), token); !errors.Is(err, auth.ErrUnauthenticated) {
+		t.Errorf("error %v after the line was removed, want ErrUnauthenticated", err)
+	}
+	write("ci " + token + "\n")
+	if _, err := auth.NewTokenFile(path); err == nil || !strings.Contains(err.Error(), "line 1") || strings.Contains(err.Error(), token) {
+		t.Errorf("error %v for a bare token in the file, want one that names line 1 and not the token", err)
+	}
+}
+
+func TestACatalogWithoutAnAuthenticatorTakesNoWrites(t *testing.T) {
+	var denied *auth.Denied
+	if _, err := auth.NewGuard(nil, []string{agent}).Allow(t.Context(), "Bearer x"); !errors.As(err, &denied) || denied.Status != http.StatusForbidden {
+		t.Errorf("error %v, want status 403", err)
+	}
+}
+
+func TestTheFirstAuthenticatorThatKnowsATokenAnswers(t *testing.T) {
+	api, reviews := reviewer(t)
+	token, line, err := auth.NewToken("ci")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "tokens")
+	if err := os.WriteFile(path, []byte(line), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	file, err := auth.NewTokenFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	both := auth.AnyOf{file, reviews}
+	if user, err := both.Authenticate(t.Context(), token); err != nil || user != "ci" || api.reviews.Load() != 0 {
+		t.Errorf("user %q, error %v, %d reviews; want ci without a review", user, err, api.reviews.Load())
+	}
+	if user, err := both.Authenticate(t.Context(), agent+"@spotbench-catalog"); err != nil || user != agent {
+		t.Errorf("user %q, error %v; want %q", user, err, agent)
+	}
+	api.broken.Store(true)
+	if _, err := both.Authenticate(t.Context(), "new@spotbench-catalog"); err == nil || errors.Is(err, auth.ErrUnauthenticated) {
+		t.Errorf("error %v while one cannot be asked, want one that is not ErrUnauthenticated", err)
+	}
+}

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package httpapi is the catalog's REST API: JSON over HTTP with an OpenAPI 3.1
+// description that follows from the code, problems as RFC 9457 describes them,
+// and writes for those whom the guard lets in.
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/spotbench/spotbench/pkg/catalog"
+	"github.com/spotbench/spotbench/pkg/catalog/auth"
+)
+
+// Store keeps the catalog. Its errors are catalog.ErrNotFound, ErrInvalid and
+// ErrChanged; any other is a failure of the store.
+type Store interface {
+	PutRun(ctx context.Context, key string, update catalog.Run, ifRevision int64) (catalog.Run, int64, error)
+	PutSegment(ctx context.Context, key, podUID string, update catalog.Segment) (catalog.Segment, error)
+	PutInterruption(ctx context.Context, key, noticeID string, update catalog.Interruption) (catalog.Interruption, error)
+	PutTelemetry(ctx context.Context, key, podUID string, telemetry catalog.Telemetry) (catalog.Telemetry, error)
+	Import(ctx context.Context, runKey, file, format string, content []byte, results []catalog.Result) (imported catalog.Import, created bool, err error)
+	GetRunRevision(ctx context.Context, key string) (catalog.Detail, int64, error)
+	ListRuns(ctx context.Context, query catalog.RunQuery) (catalog.Page[catalog.Summary], error)
+	ListResults(ctx context.Context, query catalog.ResultQuery) (catalog.Page[catalog.Result], error)
+	ListInterruptions(ctx context.Context, query catalog.InterruptionQuery) (catalog.Page[catalog.Interruption], error)
+	ListModels(ctx context.Context) ([]catalog.Model, error)
+	Ping(ctx context.Context) error
+}
+
+// Guard decides about writes: it names the caller from the Authorization header,
+// or its error is an *auth.Denied.
+type Guard interface {
+	Allow(ctx context.Context, authorization string) (string, error)
+}
+
+// api is what the operations share.
+type api struct {
+	store   Store
+	guard   Guard
+	log     *slog.Logger
+	metrics *metrics
+	huma    huma.API
+}
+
+const securityScheme = "serviceAccountToken"
+
+// config is the head of the OpenAPI document. Its version is that of the API, not
+// of the build, so that the document only changes with the API.
+func config() huma.Config {
+	c := huma.DefaultConfig("Spotbench catalog", "1.0.0")
+	c.Info.Description = "Benchmark runs: where they ran, what that cost, how they were interrupted, and what they measured. " +
+		"Every write may be repeated: updates merge into what is known, fields left out keep their value. " +
+		"A run's key has slashes; escape them as %2F."
+	c.Info.License = &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"}
+	c.DocsPath, c.SchemasPath, c.CreateHooks = "", "", nil
+	c.Components.SecuritySchemes = map[string]*huma.SecurityScheme{securityScheme: {
+		Type: "http", Scheme: "bearer",
+		Description: "Token of a ServiceAccount for the audience " + auth.Audience + ", which must be among the catalog's writers",
+	}}
+	return c
+}
+
+// register adds every operation.
+func (a *api) register(mux *http.ServeMux) {
+	a.huma = humago.New(mux, config())
+	a.registerRuns()
+	a.registerLists()
+	a.registerImports()
+}
+
+// OpenAPI is the document of the API, as YAML.
+func OpenAPI() ([]byte, error) {
+	a := &api{}
+	a.register(http.NewServeMux())
+	return a.huma.OpenAPI().YAML()
+}
+
+// read describes an operation that anybody may call.
+func read(id, path, summary string, statuses ...int) huma.Operation {
+	return huma.Operation{OperationID: id, Method: http.MethodGet, Path: path, Summary: summary, Errors: append(statuses, http.StatusUnprocessableEntity)}
+}
+
+// write describes an operation for writers.
+func (a *api) write(id, method, path, summary string) huma.Operation {
+	return huma.Operation{
+		OperationID: id, Method: method, Path: path, Summary: summary,
+		Errors:       []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity, http.StatusServiceUnavailable},
+		Security:     []map[string][]string{{securityScheme: {}}},
+		Middlewares:  huma.Middlewares{a.authorize},
+		MaxBodyBytes: 4 << 20, BodyReadTimeout: 30 * time.Second,
+	}
+}
+
+// authorize lets writers pass, before their body is read.
+func (a *api) authorize(ctx huma.Context, next func(huma.Context)) {
+	_, err := a.guard.Allow(ctx.Context(), ctx.Header("Authorization"))
+	if err == nil {
+		next(ctx)
+		return
+	}
+	status, detail := http.StatusServiceUnavailable, "the caller cannot be checked now; try again"
+	var denied *auth.Denied
+	if errors.As(err, &denied) {
+		status, detail = denied.Status, denied.Detail
+	}
+	a.metrics.denied.WithLabelValues(http.StatusText(status)).Inc()
+	if status >= http.StatusInternalServerError {
+		a.log.Error("a write could not be checked", "err", errors.Unwrap(err))
+	}
+	if status == http.StatusUnauthorized {
+		ctx.SetHeader("WWW-Authenticate", auth.Challenge)
+	}
+	_ = huma.WriteErr(a.huma, ctx, status, detail) // the caller is gone if this fails
+}
+
+// problem turns an error into the answer the caller gets. What went wrong inside
+// is logged, not told.
+func (a *api) problem(err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, catalog.ErrNotFound):
+		return huma.Error404NotFound(err.Error())
+	case errors.Is(err, catalog.ErrInvalid):
+		return huma.Error422UnprocessableEntity(err.Error())
+	case errors.Is(err, catalog.ErrChanged):
+		return huma.Error412PreconditionFailed(err.Error())
+	case errors.Is(err, context.Canceled):
+		return huma.NewError(499, "the caller went away")
+	}
+	a.log.Error("request failed", "err", err)
+	return huma.Error503ServiceUnavailable("the catalog's database does not answer as it should; try again")
+}
+
+// invalid is the answer to a value that cannot be.
+func invalid(err error) error { return huma.Error422UnprocessableEntity(err.Error()) }

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/spotbench/spotbench/pkg/version"
+)
+
+// metrics are what the API counts.
+type metrics struct {
+	requests *prometheus.CounterVec
+	seconds  *prometheus.HistogramVec
+	imports  *prometheus.CounterVec
+	denied   *prometheus.CounterVec
+}
+
+func newMetrics(registry prometheus.Registerer) *metrics {
+	m := &metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spotbench_catalog_http_requests_total", Help: "Requests answered, by route and status code."}, []string{"route", "code"}),
+		seconds:  prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "spotbench_catalog_http_request_seconds", Help: "Time to answer a request, seconds.", Buckets: prometheus.ExponentialBuckets(0.001, 4, 8)}, []string{"route"}),
+		imports:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spotbench_catalog_imports_total", Help: "Result files: created, repeated or refused."}, []string{"outcome"}),
+		denied:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spotbench_catalog_writes_denied_total", Help: "Writes that the guard did not let in, by reason."}, []string{"reason"}),
+	}
+	info := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "spotbench_build_info", Help: "Always 1; the label is the build."}, []string{"version"})
+	info.WithLabelValues(version.Release()).Set(1)
+	registry.MustRegister(m.requests, m.seconds, m.imports, m.denied, info)
+	return m
+}
+
+// Options are the parts of a server.
+type Options struct {
+	Store    Store
+	Guard    Guard
+	Log      *slog.Logger
+	Registry *prometheus.Registry
+	// Pages shows the catalog to people, on these patterns of the mux.
+	Pages        http.Handler
+	PagePatterns []string
+}
+
+// New is the whole server: API, pages, health and metrics.
+func New(o Options) http.Handler {
+	mux := http.NewServeMux()
+	a := &api{store: o.Store, guard: o.Guard, log: o.Log, metrics: newMetrics(o.Registry)}
+	a.register(mux)
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", a.ready)
+	mux.Handle("GET /metrics", promhttp.HandlerFor(o.Registry, promhttp.HandlerOpts{}))
+	for _, pattern := range o.PagePatterns {
+		mux.Handle(pattern, o.Pages)
+	}
+	return a.observe(mux)
+}
+
+// ReadOnly is the handler without anything that writes.
+func ReadOnly(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			w.Header().Set("Allow", "GET, HEAD")
+			writeProblem(w, http.StatusMethodNotAllowed, "this address only answers reads; write to the catalog's TLS address")
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (a *api) ready(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), 3*time.Second)
+	defer cancel()
+	if err := a.store.Ping(ctx); err != nil {
+		a.log.Warn("not ready", "err", err)
+		writeProblem(w, http.StatusServiceUnavailable, "the database does not answer")
+		return
+	}
+	fmt.Fprintln(w, "ok")
+}
+
+// observe measures, protects against panics, sets the headers that all answers
+// have, and makes problems of the mux's own refusals.
+func (a *api) observe(mux *http.ServeMux) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		start := time.Now()
+		answer := &recorder{ResponseWriter: w, status: http.StatusOK}
+		defer func() {
+			if caught := recover(); caught != nil {
+				a.log.Error("a request panicked", "panic", caught, "stack", string(debug.Stack()))
+				writeProblem(answer, http.StatusInternalServerError, "the catalog failed at this request; it is in its log")
+			}
+			// The pattern, not the path: there are as many paths as runs.
+			route := r.Pattern
+			if route == "" {
+				route = "none"
+			}
+			a.metrics.requests.WithLabelValues(route, strconv.Itoa(answer.status)).Inc()
+			a.metrics.seconds.WithLabelValues(route).Observe(time.Since(start).Seconds())
+			a.log.Debug("request", "method", r.Method, "path", r.URL.EscapedPath(), "status", answer.status, "duration", time.Since(start))
+		}()
+		header := answer.Header()
+		header.Set("X-Content-Type-Options", "nosniff")
+		header.Set("X-Frame-Options", "DENY")
+		header.Set("Referrer-Policy", "no-referrer")
+		header.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+		if _, pattern := mux.Handler(r); pattern == "" {
+			refusal := &recorder{ResponseWriter: discard{header}, status: http.StatusOK}
+			mux.ServeHTTP(refusal, r)
+			detail := "there is nothing at this address; the API is described at /openapi.json"
+			if refusal.status == http.StatusMethodNotAllowed {
+				detail = "this address does not take " + r.Method + "; it takes " + header.Get("Allow")
+			}
+			writeProblem(answer, refusal.status, detail)
+			return
+		}
+		mux.ServeHTTP(answer, r)
+	})
+}
+
+// recorder notes the status of an answer.
+type recorder struct {
+	http.ResponseWriter
+	status int
+}
+
+func (r *recorder) WriteHeader(status int) {
+	r.status = status
+	r.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap lets http.ResponseController reach the connection's deadlines.
+func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+
+// discard keeps the headers of an answer and nothing else of it.
+type discard struct{ header http.Header }
+
+func (d discard) Header() http.Header         { return d.header }
+func (d discard) Write(b []byte) (int, error) { return len(b), nil }
+func (d discard) WriteHeader(int)             {}
+
+// writeProblem answers with a problem document (RFC 9457).
+func writeProblem(w http.ResponseWriter, status int, detail string) {
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(map[string]any{"title": http.StatusText(status), "status": status, "detail": detail}) // the caller is gone if this fails
+}

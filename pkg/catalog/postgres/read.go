@@ -1,0 +1,407 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package postgres
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/spotbench/spotbench/pkg/catalog"
+)
+
+// queryer is a pool or a transaction.
+type queryer interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
+// row is one row of an answer.
+type row interface{ Scan(dest ...any) error }
+
+func collect[T any](ctx context.Context, q queryer, scan func(row) (T, error), sql string, args ...any) ([]T, error) {
+	rows, err := q.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, func(r pgx.CollectableRow) (T, error) { return scan(r) })
+}
+
+const selectRun = `SELECT key, revision, namespace, pod_name, pod_uid, model, benchmark, image, image_digest, status, gpu_model, gpu_count,
+	node, zone, region, instance_type, capacity_type, usd_per_hour, on_demand_usd_per_hour, placement_reason, started_at, finished_at FROM runs`
+
+func scanRun(from row) (catalog.Run, int64, error) {
+	var r catalog.Run
+	var revision int64
+	var started, finished *time.Time
+	err := from.Scan(&r.Key, &revision, &r.Namespace, &r.PodName, &r.PodUID, &r.Model, &r.Benchmark, &r.Image, &r.ImageDigest, &r.Status, &r.GPUModel, &r.GPUCount,
+		&r.Node, &r.Zone, &r.Region, &r.InstanceType, &r.CapacityType, &r.USDPerHour, &r.OnDemandUSDPerHour, &r.PlacementReason, &started, &finished)
+	r.StartedAt, r.FinishedAt = moment(started), moment(finished)
+	return r, revision, err
+}
+
+const selectSegments = `SELECT run_key, pod_uid, node, gpu_model, gpu_uuids, capacity_type, usd_per_hour, on_demand_usd_per_hour, started_at, ended_at, restored_generation FROM segments`
+
+// of is something with the key of its run.
+type of[T any] struct {
+	run  string
+	part T
+}
+
+func scanSegmentOf(from row) (of[catalog.Segment], error) {
+	var o of[catalog.Segment]
+	var started, ended *time.Time
+	g := &o.part
+	err := from.Scan(&o.run, &g.PodUID, &g.Node, &g.GPUModel, &g.GPUUUIDs, &g.CapacityType, &g.USDPerHour, &g.OnDemandUSDPerHour, &started, &ended, &g.RestoredGeneration)
+	g.StartedAt, g.EndedAt = moment(started), moment(ended)
+	return o, err
+}
+
+func scanSegment(from row) (catalog.Segment, error) {
+	o, err := scanSegmentOf(from)
+	return o.part, err
+}
+
+const selectInterruptions = `SELECT run_key, notice_id, kind, node, pod_uid, notice_at, tainted_at, checkpointed_at, evicted_at, restored_at, running_again_at,
+	checkpoint_generation, checkpoint_bytes, work_lost_seconds, outcome FROM interruptions`
+
+func scanInterruption(from row) (catalog.Interruption, error) {
+	var i catalog.Interruption
+	var notice, tainted, checkpointed, evicted, restored, again *time.Time
+	err := from.Scan(&i.RunKey, &i.NoticeID, &i.Kind, &i.Node, &i.PodUID, &notice, &tainted, &checkpointed, &evicted, &restored, &again,
+		&i.CheckpointGeneration, &i.CheckpointBytes, &i.WorkLostSeconds, &i.Outcome)
+	i.NoticeAt, i.TaintedAt, i.CheckpointedAt, i.EvictedAt = moment(notice), moment(tainted), moment(checkpointed), moment(evicted)
+	i.RestoredAt, i.RunningAgainAt = moment(restored), moment(again)
+	return i, err
+}
+
+const selectTelemetry = `SELECT run_key, pod_uid, from_at, to_at, gpus FROM telemetry`
+
+func scanTelemetryOf(from row) (of[catalog.Telemetry], error) {
+	var o of[catalog.Telemetry]
+	var first, last *time.Time
+	var body []byte
+	if err := from.Scan(&o.run, &o.part.PodUID, &first, &last, &body); err != nil {
+		return o, err
+	}
+	o.part.From, o.part.To = moment(first), moment(last)
+	return o, json.Unmarshal(body, &o.part.GPUs)
+}
+
+// selectResults leaves out those whose file came again with other content.
+const selectResults = `SELECT r.run_key, r.body, r.imported_at, r.id::text FROM results r JOIN imports i ON i.id = r.import_id AND NOT i.superseded`
+
+// listedResult is a result with what its place in a list follows from.
+type listedResult struct {
+	catalog.Result
+	importedAt time.Time
+}
+
+func scanResult(from row) (listedResult, error) {
+	var r listedResult
+	var run, id string
+	var body []byte
+	if err := from.Scan(&run, &body, &r.importedAt, &id); err != nil {
+		return r, err
+	}
+	return r, json.Unmarshal(body, &r.Result)
+}
+
+const selectImports = `SELECT i.id::text, i.run_key, i.file, i.format, i.sha256, i.bytes, i.imported_at, i.superseded,
+	ARRAY(SELECT r.id::text FROM results r WHERE r.import_id = i.id ORDER BY r.position) FROM imports i`
+
+func scanImport(from row) (catalog.Import, error) {
+	var i catalog.Import
+	err := from.Scan(&i.ID, &i.RunKey, &i.File, &i.Format, &i.SHA256, &i.Bytes, &i.ImportedAt, &i.Superseded, &i.Results)
+	i.ImportedAt = i.ImportedAt.UTC()
+	return i, err
+}
+
+// parts reads everything about the runs, in the order of the keys.
+func parts(ctx context.Context, q queryer, runs []catalog.Run) ([]catalog.Parts, error) {
+	keys, at := make([]string, len(runs)), make(map[string]*catalog.Parts, len(runs))
+	out := make([]catalog.Parts, len(runs))
+	for n, r := range runs {
+		keys[n], out[n].Run, at[r.Key] = r.Key, r, &out[n]
+	}
+	segments, err := collect(ctx, q, scanSegmentOf, selectSegments+" WHERE run_key = ANY($1) ORDER BY started_at, pod_uid", keys)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range segments {
+		at[s.run].Segments = append(at[s.run].Segments, s.part)
+	}
+	interruptions, err := collect(ctx, q, scanInterruption, selectInterruptions+" WHERE run_key = ANY($1) ORDER BY listed_at, notice_id", keys)
+	if err != nil {
+		return nil, err
+	}
+	for _, i := range interruptions {
+		at[i.RunKey].Interruptions = append(at[i.RunKey].Interruptions, i)
+	}
+	telemetry, err := collect(ctx, q, scanTelemetryOf, selectTelemetry+" WHERE run_key = ANY($1) ORDER BY from_at, pod_uid", keys)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range telemetry {
+		at[t.run].Telemetry = append(at[t.run].Telemetry, t.part)
+	}
+	results, err := collect(ctx, q, scanResult, selectResults+" WHERE r.run_key = ANY($1) ORDER BY r.concurrency, r.imported_at, r.id", keys)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range results {
+		at[r.RunKey].Results = append(at[r.RunKey].Results, r.Result)
+	}
+	return out, nil
+}
+
+// snapshot runs do on one state of the database, so that a run's parts belong together.
+func (s *Store) snapshot(ctx context.Context, do func(pgx.Tx) error) error {
+	return pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, do)
+}
+
+// GetRun is a run with all its parts.
+func (s *Store) GetRun(ctx context.Context, key string) (catalog.Detail, error) {
+	d, _, err := s.GetRunRevision(ctx, key)
+	return d, err
+}
+
+// GetRunRevision is a run with all its parts, and its revision: a number that
+// grows with each change of any of them.
+func (s *Store) GetRunRevision(ctx context.Context, key string) (detail catalog.Detail, revision int64, err error) {
+	err = s.snapshot(ctx, func(tx pgx.Tx) error {
+		var run catalog.Run
+		run, revision, err = scanRun(tx.QueryRow(ctx, selectRun+" WHERE key = $1", key))
+		if errors.Is(err, pgx.ErrNoRows) {
+			return fmt.Errorf("run %q: %w", key, catalog.ErrNotFound)
+		}
+		if err != nil {
+			return err
+		}
+		all, err := parts(ctx, tx, []catalog.Run{run})
+		if err != nil {
+			return err
+		}
+		detail = catalog.Describe(all[0], s.now())
+		return nil
+	})
+	return detail, revision, explain(err)
+}
+
+// where builds a condition out of the parts that apply.
+type where struct {
+	conditions []string
+	args       []any
+}
+
+func (w *where) equal(column, value string) {
+	if value != "" {
+		w.args = append(w.args, value)
+		w.conditions = append(w.conditions, fmt.Sprintf("%s = $%d", column, len(w.args)))
+	}
+}
+
+// after continues a list sorted by the columns, all descending, behind a row.
+func (w *where) after(columns string, values ...any) {
+	marks := make([]string, len(values))
+	for n, v := range values {
+		w.args = append(w.args, v)
+		marks[n] = fmt.Sprintf("$%d", len(w.args))
+	}
+	w.conditions = append(w.conditions, fmt.Sprintf("(%s) < (%s)", columns, strings.Join(marks, ", ")))
+}
+
+// sql is the condition with the page's bound: one row more than the page, which
+// tells whether there is another.
+func (w *where) sql(order string, limit int) string {
+	condition := ""
+	if len(w.conditions) > 0 {
+		condition = " WHERE " + strings.Join(w.conditions, " AND ")
+	}
+	return condition + " ORDER BY " + order + fmt.Sprintf(" LIMIT %d", limit+1)
+}
+
+// position is where a page ended.
+type position struct {
+	At   time.Time `json:"t"`
+	Keys []string  `json:"k"`
+}
+
+func (p position) token() string {
+	b, err := json.Marshal(p)
+	if err != nil {
+		return "" // a time in a year that JSON has not; the list ends here
+	}
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+func parseToken(token string, keys int) (position, error) {
+	var p position
+	b, err := base64.RawURLEncoding.DecodeString(token)
+	if err == nil {
+		err = json.Unmarshal(b, &p)
+	}
+	if err != nil || len(p.Keys) != keys {
+		return position{}, fmt.Errorf("%w: pageToken %q is not one this list gave; leave it out for the first page", catalog.ErrInvalid, token)
+	}
+	return p, nil
+}
+
+type listedRun struct {
+	catalog.Run
+	at time.Time
+}
+
+// ListRuns is one page of runs, the newest first.
+func (s *Store) ListRuns(ctx context.Context, query catalog.RunQuery) (catalog.Page[catalog.Summary], error) {
+	page := catalog.Page[catalog.Summary]{Items: []catalog.Summary{}}
+	limit := catalog.PageSize(query.Limit)
+	var w where
+	w.equal("model", query.Model)
+	w.equal("benchmark", query.Benchmark)
+	w.equal("gpu_model", query.GPUModel)
+	w.equal("namespace", query.Namespace)
+	w.equal("status", string(query.Status))
+	if query.PageToken != "" {
+		p, err := parseToken(query.PageToken, 1)
+		if err != nil {
+			return page, err
+		}
+		w.after("listed_at, key", p.At, p.Keys[0])
+	}
+	err := s.snapshot(ctx, func(tx pgx.Tx) error {
+		scan := func(from row) (listedRun, error) {
+			var r listedRun
+			var err error
+			r.Run, _, err = scanRun(withListed{from, &r.at})
+			return r, err
+		}
+		rows, err := collect(ctx, tx, scan, strings.Replace(selectRun, " FROM runs", ", listed_at FROM runs", 1)+w.sql("listed_at DESC, key DESC", limit), w.args...)
+		if err != nil {
+			return err
+		}
+		if len(rows) > limit {
+			rows = rows[:limit]
+			page.NextPageToken = position{At: rows[limit-1].at, Keys: []string{rows[limit-1].Key}}.token()
+		}
+		runs := make([]catalog.Run, len(rows))
+		for n, r := range rows {
+			runs[n] = r.Run
+		}
+		all, err := parts(ctx, tx, runs)
+		if err != nil {
+			return err
+		}
+		for _, p := range all {
+			page.Items = append(page.Items, catalog.Describe(p, s.now()).Summary)
+		}
+		return nil
+	})
+	return page, explain(err)
+}
+
+// withListed scans one column more than the row's own reader asks for.
+type withListed struct {
+	row
+	at *time.Time
+}
+
+func (w withListed) Scan(dest ...any) error { return w.row.Scan(append(dest, w.at)...) }
+
+// ListResults is one page of results, those of the newest import first.
+func (s *Store) ListResults(ctx context.Context, query catalog.ResultQuery) (catalog.Page[catalog.Result], error) {
+	page := catalog.Page[catalog.Result]{Items: []catalog.Result{}}
+	limit := catalog.PageSize(query.Limit)
+	var w where
+	w.equal("r.run_key", query.RunKey)
+	w.equal("r.model", query.Model)
+	if query.PageToken != "" {
+		p, err := parseToken(query.PageToken, 1)
+		if err != nil {
+			return page, err
+		}
+		id, err := uuid.Parse(p.Keys[0])
+		if err != nil {
+			return page, fmt.Errorf("%w: pageToken %q is not one this list gave; leave it out for the first page", catalog.ErrInvalid, query.PageToken)
+		}
+		w.after("r.imported_at, r.id", p.At, id)
+	}
+	rows, err := collect(ctx, s.pool, scanResult, selectResults+w.sql("r.imported_at DESC, r.id DESC", limit), w.args...)
+	if err != nil {
+		return page, explain(err)
+	}
+	if len(rows) > limit {
+		rows = rows[:limit]
+		page.NextPageToken = position{At: rows[limit-1].importedAt, Keys: []string{rows[limit-1].ID}}.token()
+	}
+	for _, r := range rows {
+		page.Items = append(page.Items, r.Result)
+	}
+	return page, nil
+}
+
+// ListInterruptions is one page of interruptions, the newest first.
+func (s *Store) ListInterruptions(ctx context.Context, query catalog.InterruptionQuery) (catalog.Page[catalog.Interruption], error) {
+	page := catalog.Page[catalog.Interruption]{Items: []catalog.Interruption{}}
+	limit := catalog.PageSize(query.Limit)
+	var w where
+	w.equal("run_key", query.RunKey)
+	w.equal("node", query.Node)
+	if query.PageToken != "" {
+		p, err := parseToken(query.PageToken, 2)
+		if err != nil {
+			return page, err
+		}
+		w.after("listed_at, run_key, notice_id", p.At, p.Keys[0], p.Keys[1])
+	}
+	var listed []time.Time
+	scan := func(from row) (catalog.Interruption, error) {
+		var at time.Time
+		i, err := scanInterruption(withListed{from, &at})
+		listed = append(listed, at)
+		return i, err
+	}
+	rows, err := collect(ctx, s.pool, scan, strings.Replace(selectInterruptions, " FROM interruptions", ", listed_at FROM interruptions", 1)+
+		w.sql("listed_at DESC, run_key DESC, notice_id DESC", limit), w.args...)
+	if err != nil {
+		return page, explain(err)
+	}
+	if len(rows) > limit {
+		rows = rows[:limit]
+		last := rows[limit-1]
+		page.NextPageToken = position{At: listed[limit-1], Keys: []string{last.RunKey, last.NoticeID}}.token()
+	}
+	page.Items = append(page.Items, rows...)
+	return page, nil
+}
+
+// GetTelemetry is the telemetry of a run.
+func (s *Store) GetTelemetry(ctx context.Context, key string) ([]catalog.Telemetry, error) {
+	d, err := s.GetRun(ctx, key)
+	return d.Telemetry, err
+}
+
+// ListModels is every model that has runs, by name.
+func (s *Store) ListModels(ctx context.Context) ([]catalog.Model, error) {
+	scan := func(from row) (catalog.Model, error) {
+		var m catalog.Model
+		var last *time.Time
+		err := from.Scan(&m.Name, &m.Runs, &m.Results, &m.GPUModels, &last)
+		m.LastRunAt = moment(last)
+		return m, err
+	}
+	models, err := collect(ctx, s.pool, scan, `SELECT model, count(*),
+		(SELECT count(*) FROM results res JOIN imports i ON i.id = res.import_id AND NOT i.superseded JOIN runs x ON x.key = res.run_key WHERE x.model = r.model),
+		coalesce(array_agg(DISTINCT gpu_model ORDER BY gpu_model) FILTER (WHERE gpu_model <> ''), '{}'), max(started_at)
+		FROM runs r WHERE model <> '' GROUP BY model ORDER BY model`)
+	if models == nil {
+		models = []catalog.Model{}
+	}
+	return models, explain(err)
+}

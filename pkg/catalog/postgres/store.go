@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package postgres keeps the catalog in PostgreSQL. Every write may be repeated:
+// updates merge under the row lock of their run, and an import's names follow
+// from its content.
+package postgres
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
+
+	"github.com/spotbench/spotbench/pkg/catalog"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// Store is a catalog in a database. It is safe for concurrent use.
+type Store struct {
+	pool *pgxpool.Pool
+	now  func() time.Time
+}
+
+// Open connects to the database at a URL or keyword string as PostgreSQL's own
+// clients take it; password, if not empty, replaces the one in it.
+func Open(ctx context.Context, url, password string) (*Store, error) {
+	config, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		// pgx's message repeats the string with its password blanked.
+		return nil, fmt.Errorf("database URL: %w; use for example postgres://catalog@db.example/catalog?sslmode=verify-full", err)
+	}
+	if password != "" {
+		config.ConnConfig.Password = password
+	}
+	config.ConnConfig.RuntimeParams["application_name"] = "spotbench-catalog"
+	config.ConnConfig.RuntimeParams["statement_timeout"] = "30s"
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return nil, fmt.Errorf("database: %w", err)
+	}
+	return &Store{pool: pool, now: time.Now}, nil
+}
+
+// Close ends all connections.
+func (s *Store) Close() { s.pool.Close() }
+
+// Ping reports whether the database answers and has the schema of this build.
+func (s *Store) Ping(ctx context.Context) error {
+	var one int
+	if err := s.pool.QueryRow(ctx, "SELECT 1 FROM runs LIMIT 1").Scan(&one); err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return fmt.Errorf("database: %w", err)
+	}
+	return nil
+}
+
+// Migration is one step of the schema.
+type Migration struct {
+	Version int64
+	File    string
+	Applied bool
+}
+
+func (s *Store) provider(ctx context.Context, do func(context.Context, *goose.Provider) error) error {
+	steps, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return err
+	}
+	// Two replicas that start at once must not both migrate.
+	locker, err := lock.NewPostgresSessionLocker()
+	if err != nil {
+		return err
+	}
+	db := stdlib.OpenDBFromPool(s.pool)
+	defer db.Close()
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, steps, goose.WithSessionLocker(locker))
+	if err != nil {
+		return err
+	}
+	return do(ctx, provider)
+}
+
+// MigrateUp brings the schema to this build's and gives the number of steps done.
+func (s *Store) MigrateUp(ctx context.Context) (int, error) {
+	done := 0
+	err := s.provider(ctx, func(ctx context.Context, p *goose.Provider) error {
+		results, err := p.Up(ctx)
+		done = len(results)
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("migrate the database: %w", err)
+	}
+	return done, nil
+}
+
+// MigrateDown takes back the newest step; what it had stored is lost.
+func (s *Store) MigrateDown(ctx context.Context) error {
+	err := s.provider(ctx, func(ctx context.Context, p *goose.Provider) error {
+		_, err := p.Down(ctx)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("take back a migration: %w", err)
+	}
+	return nil
+}
+
+// MigrateStatus is every step and whether the database has it.
+func (s *Store) MigrateStatus(ctx context.Context) ([]Migration, error) {
+	var out []Migration
+	err := s.provider(ctx, func(ctx context.Context, p *goose.Provider) error {
+		status, err := p.Status(ctx)
+		for _, m := range status {
+			out = append(out, Migration{Version: m.Source.Version, File: m.Source.Path, Applied: m.State == goose.StateApplied})
+		}
+		return err
+	})
+	return out, err
+}
+
+// explain turns what PostgreSQL says about a value into the domain's errors.
+func explain(err error) error {
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) {
+		return err
+	}
+	switch pg.Code {
+	case "22021", "22P05": // a NUL character, or bytes that are no text
+		return fmt.Errorf("%w: a text has a character that cannot be stored (NUL); remove it", catalog.ErrInvalid)
+	case "23514": // check constraint
+		return fmt.Errorf("%w: %s", catalog.ErrInvalid, pg.Message)
+	case "23503": // foreign key
+		return fmt.Errorf("run: %w", catalog.ErrNotFound)
+	}
+	return err
+}
+
+// stamp is a time as the database keeps it: UTC, whole microseconds, null for none.
+func stamp(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC().Truncate(time.Microsecond)
+	return &t
+}
+
+// moment is a time of the database.
+func moment(t *time.Time) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return t.UTC()
+}

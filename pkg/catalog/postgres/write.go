@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package postgres
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/spotbench/spotbench/pkg/catalog"
+)
+
+// inRun runs do in a transaction that holds the lock of the run's row, so that
+// updates of one run follow each other, and counts a new revision of the run.
+func (s *Store) inRun(ctx context.Context, key string, do func(pgx.Tx) error) error {
+	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, "UPDATE runs SET revision = revision + 1, updated_at = now() WHERE key = $1", key)
+		if err != nil {
+			return err
+		}
+		if tag.RowsAffected() == 0 {
+			return fmt.Errorf("run %q: %w; create it first (PUT /v1/runs/{key})", key, catalog.ErrNotFound)
+		}
+		return do(tx)
+	})
+	return explain(err)
+}
+
+// PutRun creates the run or merges the update into it, and gives what it is then
+// with its revision. ifRevision, if not 0, is the revision the writer saw.
+func (s *Store) PutRun(ctx context.Context, key string, update catalog.Run, ifRevision int64) (catalog.Run, int64, error) {
+	var merged catalog.Run
+	var revision int64
+	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		if ifRevision == 0 {
+			if _, err := tx.Exec(ctx, "INSERT INTO runs (key, revision) VALUES ($1, 0) ON CONFLICT (key) DO NOTHING", key); err != nil {
+				return err
+			}
+		}
+		old, seen, err := scanRun(tx.QueryRow(ctx, selectRun+" WHERE key = $1 FOR UPDATE", key))
+		if errors.Is(err, pgx.ErrNoRows) {
+			return fmt.Errorf("run %q: %w", key, catalog.ErrNotFound)
+		}
+		if err != nil {
+			return err
+		}
+		if ifRevision != 0 && ifRevision != seen {
+			return fmt.Errorf("run %q: %w (revision %d, not %d); read it again", key, catalog.ErrChanged, seen, ifRevision)
+		}
+		merged, revision = old.Merge(update), seen+1
+		merged.Key = key
+		if err := merged.Validate(); err != nil {
+			return fmt.Errorf("%w: with what is known of the run already: %w", catalog.ErrInvalid, err)
+		}
+		_, err = tx.Exec(ctx, `UPDATE runs SET revision = $2, namespace = $3, pod_name = $4, pod_uid = $5, model = $6, benchmark = $7,
+			image = $8, image_digest = $9, status = $10, gpu_model = $11, gpu_count = $12, node = $13, zone = $14, region = $15,
+			instance_type = $16, capacity_type = $17, usd_per_hour = $18, on_demand_usd_per_hour = $19, placement_reason = $20,
+			started_at = $21::timestamptz, finished_at = $22, listed_at = coalesce($21::timestamptz, listed_at), updated_at = now() WHERE key = $1`,
+			key, revision, merged.Namespace, merged.PodName, merged.PodUID, merged.Model, merged.Benchmark,
+			merged.Image, merged.ImageDigest, merged.Status, merged.GPUModel, merged.GPUCount, merged.Node, merged.Zone, merged.Region,
+			merged.InstanceType, merged.CapacityType, merged.USDPerHour, merged.OnDemandUSDPerHour, merged.PlacementReason,
+			stamp(merged.StartedAt), stamp(merged.FinishedAt))
+		return err
+	})
+	return merged, revision, explain(err)
+}
+
+// PutSegment creates one pod's stretch of a run or merges the update into it.
+func (s *Store) PutSegment(ctx context.Context, key, podUID string, update catalog.Segment) (catalog.Segment, error) {
+	var merged catalog.Segment
+	err := s.inRun(ctx, key, func(tx pgx.Tx) error {
+		old, err := collect(ctx, tx, scanSegment, selectSegments+" WHERE run_key = $1 AND pod_uid = $2", key, podUID)
+		if err != nil {
+			return err
+		}
+		for _, o := range old {
+			merged = o
+		}
+		merged = merged.Merge(update)
+		merged.PodUID = podUID
+		if err := merged.Validate(); err != nil {
+			return fmt.Errorf("%w: with what is known of the segment already: %w", catalog.ErrInvalid, err)
+		}
+		uuids := merged.GPUUUIDs
+		if uuids == nil {
+			uuids = []string{}
+		}
+		_, err = tx.Exec(ctx, `INSERT INTO segments (run_key, pod_uid, node, gpu_model, gpu_uuids, capacity_type, usd_per_hour, on_demand_usd_per_hour, started_at, ended_at, restored_generation)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+			ON CONFLICT (run_key, pod_uid) DO UPDATE SET node = excluded.node, gpu_model = excluded.gpu_model, gpu_uuids = excluded.gpu_uuids,
+			capacity_type = excluded.capacity_type, usd_per_hour = excluded.usd_per_hour, on_demand_usd_per_hour = excluded.on_demand_usd_per_hour,
+			started_at = excluded.started_at, ended_at = excluded.ended_at, restored_generation = excluded.restored_generation`,
+			key, podUID, merged.Node, merged.GPUModel, uuids, merged.CapacityType, merged.USDPerHour, merged.OnDemandUSDPerHour,
+			stamp(merged.StartedAt), stamp(merged.EndedAt), merged.RestoredGeneration)
+		return err
+	})
+	return merged, err
+}
+
+// PutInterruption creates an interruption of a run or merges the update into it.
+func (s *Store) PutInterruption(ctx context.Context, key, noticeID string, update catalog.Interruption) (catalog.Interruption, error) {
+	var merged catalog.Interruption
+	err := s.inRun(ctx, key, func(tx pgx.Tx) error {
+		old, err := collect(ctx, tx, scanInterruption, selectInterruptions+" WHERE run_key = $1 AND notice_id = $2", key, noticeID)
+		if err != nil {
+			return err
+		}
+		for _, o := range old {
+			merged = o
+		}
+		merged = merged.Merge(update)
+		merged.RunKey, merged.NoticeID = key, noticeID
+		if err := merged.Validate(); err != nil {
+			return fmt.Errorf("%w: %w", catalog.ErrInvalid, err)
+		}
+		_, err = tx.Exec(ctx, `INSERT INTO interruptions (run_key, notice_id, kind, node, pod_uid, notice_at, tainted_at, checkpointed_at, evicted_at,
+			restored_at, running_again_at, checkpoint_generation, checkpoint_bytes, work_lost_seconds, outcome, listed_at)
+			VALUES ($1, $2, $3, $4, $5, $6::timestamptz, $7, $8, $9, $10, $11, $12, $13, $14, $15, coalesce($6::timestamptz, now()))
+			ON CONFLICT (run_key, notice_id) DO UPDATE SET kind = excluded.kind, node = excluded.node, pod_uid = excluded.pod_uid, notice_at = excluded.notice_at,
+			tainted_at = excluded.tainted_at, checkpointed_at = excluded.checkpointed_at, evicted_at = excluded.evicted_at, restored_at = excluded.restored_at,
+			running_again_at = excluded.running_again_at, checkpoint_generation = excluded.checkpoint_generation, checkpoint_bytes = excluded.checkpoint_bytes,
+			work_lost_seconds = excluded.work_lost_seconds, outcome = excluded.outcome,
+			listed_at = coalesce(excluded.notice_at, interruptions.listed_at)`,
+			key, noticeID, merged.Kind, merged.Node, merged.PodUID, stamp(merged.NoticeAt), stamp(merged.TaintedAt), stamp(merged.CheckpointedAt), stamp(merged.EvictedAt),
+			stamp(merged.RestoredAt), stamp(merged.RunningAgainAt), merged.CheckpointGeneration, merged.CheckpointBytes, merged.WorkLostSeconds, merged.Outcome)
+		return err
+	})
+	return merged, err
+}
+
+// PutTelemetry replaces the telemetry of one pod: a summary is whole or nothing.
+func (s *Store) PutTelemetry(ctx context.Context, key, podUID string, telemetry catalog.Telemetry) (catalog.Telemetry, error) {
+	telemetry.PodUID = podUID
+	gpus := telemetry.GPUs
+	if gpus == nil {
+		gpus = []catalog.GPUTelemetry{}
+	}
+	body, err := json.Marshal(gpus)
+	if err != nil {
+		return catalog.Telemetry{}, fmt.Errorf("%w: telemetry: %w", catalog.ErrInvalid, err)
+	}
+	err = s.inRun(ctx, key, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, `INSERT INTO telemetry (run_key, pod_uid, from_at, to_at, gpus) VALUES ($1, $2, $3, $4, $5)
+			ON CONFLICT (run_key, pod_uid) DO UPDATE SET from_at = excluded.from_at, to_at = excluded.to_at, gpus = excluded.gpus`,
+			key, podUID, stamp(telemetry.From), stamp(telemetry.To), body)
+		return err
+	})
+	return telemetry, err
+}
+
+// Import takes in a file's results, all or none. created is false when the run
+// has had this content before; the import is then the one of that time. Another
+// content under a name the run knows takes the place of the earlier one.
+func (s *Store) Import(ctx context.Context, runKey, file, format string, content []byte, results []catalog.Result) (imported catalog.Import, created bool, err error) {
+	imported, results = catalog.NewImport(runKey, file, format, content, results, *stamp(s.now()))
+	err = s.inRun(ctx, runKey, func(tx pgx.Tx) error {
+		created = false
+		earlier, err := collect(ctx, tx, scanImport, selectImports+" WHERE i.id = $1", imported.ID)
+		if err != nil {
+			return err
+		}
+		for _, e := range earlier {
+			imported = e
+			return nil
+		}
+		if file != "" {
+			if _, err := tx.Exec(ctx, "UPDATE imports SET superseded = true WHERE run_key = $1 AND file = $2", runKey, file); err != nil {
+				return err
+			}
+		}
+		if _, err := tx.Exec(ctx, "INSERT INTO imports (id, run_key, file, format, sha256, bytes, imported_at) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+			imported.ID, runKey, file, format, imported.SHA256, imported.Bytes, imported.ImportedAt); err != nil {
+			return err
+		}
+		for n, r := range results {
+			body, err := json.Marshal(r)
+			if err != nil {
+				return fmt.Errorf("%w: result: %w", catalog.ErrInvalid, err)
+			}
+			if _, err := tx.Exec(ctx, "INSERT INTO results (id, import_id, position, run_key, model, concurrency, imported_at, body) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+				r.ID, imported.ID, n, runKey, r.Model, r.Concurrency, imported.ImportedAt, body); err != nil {
+				return err
+			}
+		}
+		created = true
+		return nil
+	})
+	return imported, created, err
+}

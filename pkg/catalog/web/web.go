@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package web is the catalog's page for people: the list of runs and one page for
+// each run. It is rendered on the server, needs no JavaScript, and loads nothing
+// from elsewhere.
+package web
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"errors"
+	"html/template"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/spotbench/spotbench/pkg/catalog"
+)
+
+//go:embed templates/*.html assets/*
+var files embed.FS
+
+// Reader is what the pages are made from.
+type Reader interface {
+	ListRuns(ctx context.Context, query catalog.RunQuery) (catalog.Page[catalog.Summary], error)
+	// GetRun is catalog.ErrNotFound for a run that is not there.
+	GetRun(ctx context.Context, key string) (catalog.Detail, error)
+	ListModels(ctx context.Context) ([]catalog.Model, error)
+}
+
+// runsPerPage is the length of the list.
+const runsPerPage = 50
+
+// policy lets the pages load the style and the icon of this server, and nothing else.
+const policy = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+
+// Handler serves the pages.
+type Handler struct {
+	reader Reader
+	log    *slog.Logger
+	now    func() time.Time
+	mux    *http.ServeMux
+	runs   *template.Template
+	run    *template.Template
+	fault  *template.Template
+}
+
+// New makes the handler for /, /runs/{key} and /assets/. The log gets what goes
+// wrong underneath; the reader of the page is told less.
+func New(reader Reader, log *slog.Logger) *Handler {
+	page := func(name string) *template.Template {
+		return template.Must(template.New("layout.html").Funcs(functions).ParseFS(files, "templates/layout.html", "templates/"+name))
+	}
+	h := &Handler{reader: reader, log: log, now: time.Now, mux: http.NewServeMux(),
+		runs: page("runs.html"), run: page("run.html"), fault: page("fault.html")}
+	for _, pattern := range Patterns {
+		h.mux.HandleFunc(pattern, map[string]http.HandlerFunc{
+			"GET /{$}": h.serveRuns, "GET /runs/{key}": h.serveRun, "GET /assets/{file}": h.serveAsset}[pattern])
+	}
+	return h
+}
+
+// Patterns are the routes of the pages, for the mux that they are mounted on.
+var Patterns = []string{"GET /{$}", "GET /runs/{key}", "GET /assets/{file}"}
+
+// ServeHTTP serves a page.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.mux.ServeHTTP(w, r) }
+
+// PathOf is the path of a run's page.
+func PathOf(key string) string { return "/runs/" + url.PathEscape(key) }
+
+func (h *Handler) serveRuns(w http.ResponseWriter, r *http.Request) {
+	values := r.URL.Query()
+	query := catalog.RunQuery{Model: values.Get("model"), Status: catalog.Status(values.Get("status")), PageToken: values.Get("pageToken"), Limit: runsPerPage}
+	page, err := h.reader.ListRuns(r.Context(), query)
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	models, err := h.reader.ListModels(r.Context())
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	h.render(w, r, h.runs, http.StatusOK, newRunsView(query, page, models))
+}
+
+func (h *Handler) serveRun(w http.ResponseWriter, r *http.Request) {
+	detail, err := h.reader.GetRun(r.Context(), r.PathValue("key"))
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	h.render(w, r, h.run, http.StatusOK, newRunView(detail, h.now()))
+}
+
+// faultView is the page for what cannot be shown.
+type faultView struct {
+	Title, Heading, Text string
+}
+
+func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
+	switch {
+	case errors.Is(err, catalog.ErrNotFound):
+		h.render(w, r, h.fault, http.StatusNotFound, faultView{"Not found", "There is no such run", "The catalog has no run " + r.PathValue("key") + ". It may never have started, or the address has a typing error."})
+	case errors.Is(err, catalog.ErrInvalid):
+		h.render(w, r, h.fault, http.StatusBadRequest, faultView{"Not understood", "The address is not understood", err.Error()})
+	case r.Context().Err() != nil:
+		return // nobody waits for it any more
+	default:
+		h.log.Error("a page cannot be shown", "path", r.URL.Path, "error", err)
+		h.render(w, r, h.fault, http.StatusServiceUnavailable, faultView{"Unavailable", "The catalog cannot be read now", "Its database does not answer. Load the page again in a moment."})
+	}
+}
+
+func (h *Handler) render(w http.ResponseWriter, r *http.Request, page *template.Template, status int, view any) {
+	var body bytes.Buffer // so that a failure half-way is no half page
+	if err := page.Execute(&body, view); err != nil {
+		h.log.Error("a page cannot be rendered", "path", r.URL.Path, "error", err)
+		http.Error(w, "the page cannot be rendered", http.StatusInternalServerError)
+		return
+	}
+	header := w.Header()
+	header.Set("Content-Type", "text/html; charset=utf-8")
+	header.Set("Content-Security-Policy", policy)
+	header.Set("X-Content-Type-Options", "nosniff")
+	header.Set("Referrer-Policy", "same-origin")
+	header.Set("Cache-Control", "no-cache")
+	w.WriteHeader(status)
+	if _, err := body.WriteTo(w); err != nil {
+		h.log.Debug("a page was not read to its end", "path", r.URL.Path, "error", err)
+	}
+}
+
+func (h *Handler) serveAsset(w http.ResponseWriter, r *http.Request) {
+	name := r.PathValue("file")
+	data, err := files.ReadFile("assets/" + name)
+	if err != nil {
+		http.NotFound(w, r)
+		return
+	}
+	sum := sha256.Sum256(data)
+	w.Header().Set("ETag", `"`+hex.EncodeToString(sum[:8])+`"`)
+	w.Header().Set("Cache-Control", "max-age=60")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(data))
+}

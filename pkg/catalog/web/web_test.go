@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package web_test
+
+import (
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/spotbench/spotbench/pkg/catalog"
+	"github.com/spotbench/spotbench/pkg/catalog/web"
+)
+
+func get(t *testing.T, s *shelf, path string) (int, http.Header, string) {
+	t.Helper()
+	var log strings.Builder
+	handler := web.New(s, slog.New(slog.NewTextHandler(&log, nil)))
+	recorder := httptest.NewRecorder()
+	handler.ServeHTTP(recorder, httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil))
+	if strings.Contains(log.String(), "rendered") {
+		t.Error(log.String())
+	}
+	return recorder.Code, recorder.Header(), recorder.Body.String()
+}
+
+func TestTheListShowsEachRunWithItsCostAndWhatIsWrongWithIt(t *testing.T) {
+	status, header, body := get(t, &shelf{runs: runs()}, "/")
+	if status != http.StatusOK || !strings.HasPrefix(header.Get("Content-Type"), "text/html") {
+		t.Fatalf("status %d, type %q; want a page", status, header.Get("Content-Type"))
+	}
+	// Qwen: 21 min at 14.20 and 35.6 min at 7.90 are 4.97 + 4.69 = 9.66; on demand
+	// 21 min at 49.10 and 35.6 min at 20.48 are 17.19 + 12.15 = 29.34: 67 % saved.
+	for _, want := range []string{"Qwen/Qwen2.5-72B-Instruct", "/runs/gpu-workloads%2Fqwen-sharegpt-5f0c21aa", "4× A100-80GB", "<li>h100-spot-0</li><li>a100-spot-0</li>",
+		"1.9 s lost", "$9.66", "−67 %", "$29.34", "Measured on GPUs of more than one model: concurrency 16.", "58 min 00 s",
+		`<span class="pill running">running</span>`, `<span class="verdict valid">valid</span>`} {
+		if !strings.Contains(body, want) {
+			t.Errorf("the list lacks %q", want)
+		}
+	}
+}
+
+func TestARunsPageShowsWhereItRanHowItWasInterruptedAndWhatItMeasured(t *testing.T) {
+	status, _, body := get(t, &shelf{runs: runs()}, "/runs/gpu-workloads%2Fqwen-sharegpt-5f0c21aa")
+	if status != http.StatusOK {
+		t.Fatalf("status %d", status)
+	}
+	// The first segment is 21 of 58 minutes: 36.21 % of the width; the notice is at 20: 34.48 %.
+	for _, want := range []string{`width="36.21%"`, `x1="34.48%"`, "Interruption 1: spot notice on h100-spot-0", "<b>running again</b><span>+2 min 24 s</span>",
+		"<b>tainted</b><span>+0.3 s</span>", "46.1 MiB", "mixed GPUs", "612", "cheapest of 2 feasible nodes", "sha256:8d1d5f2c2b0f", "GPU-0a9b8c7d-6e5f-4a3b-9c2d-1e0f9a8b7c6d"} {
+		if !strings.Contains(body, want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+	if a, b := strings.Index(body, ">1<"), strings.Index(body, ">16<"); a < 0 || b < a {
+		t.Errorf("concurrency 1 is at %d and 16 at %d; want the lightest load first", a, b)
+	}
+}
+
+func TestEveryRunOfEveryStateHasAPage(t *testing.T) {
+	s := &shelf{runs: runs()}
+	for _, run := range s.runs {
+		if status, _, body := get(t, s, web.PathOf(run.Key)); status != http.StatusOK || !strings.Contains(body, "</html>") {
+			t.Errorf("%s: status %d, want a whole page", run.Key, status)
+		}
+	}
+	bare := &shelf{runs: []catalog.Detail{catalog.Describe(catalog.Parts{Run: catalog.Run{Key: "ns/bare"}}, noon)}}
+	for _, path := range []string{"/", "/runs/ns%2Fbare"} {
+		if status, _, body := get(t, bare, path); status != http.StatusOK || !strings.Contains(body, "bare") {
+			t.Errorf("%s of a run of which only the key is known: status %d, want a page", path, status)
+		}
+	}
+}
+
+func TestWhatPodsSayIsTextAndNeverMarkup(t *testing.T) {
+	const evil = `<script>alert(1)</script>`
+	d := catalog.Describe(catalog.Parts{
+		Run:      catalog.Run{Key: "ns/x", Model: evil, Benchmark: evil, PlacementReason: evil, Node: `"onload="x`, Status: catalog.Succeeded},
+		Segments: []catalog.Segment{{Node: evil, GPUModel: evil, CapacityType: "spot", StartedAt: noon, EndedAt: at(1)}},
+		Results:  []catalog.Result{{File: evil}},
+	}, at(2))
+	for _, path := range []string{"/", "/runs/ns%2Fx", "/?model=%3Cscript%3Ealert(1)%3C/script%3E"} {
+		_, header, body := get(t, &shelf{runs: []catalog.Detail{d}}, path)
+		if strings.Contains(body, "<script") || strings.Contains(body, `"onload="`) {
+			t.Errorf("%s has a script of a pod's making", path)
+		}
+		if csp := header.Get("Content-Security-Policy"); !strings.Contains(csp, "default-src 'none'") {
+			t.Errorf("%s: Content-Security-Policy %q, want one that allows no script", path, csp)
+		}
+	}
+}
+
+func TestThePagesNeedNothingFromElsewhereAndNoScript(t *testing.T) {
+	s := &shelf{runs: runs()}
+	for _, path := range []string{"/", "/runs/gpu-workloads%2Fqwen-sharegpt-5f0c21aa"} {
+		_, _, body := get(t, s, path)
+		for _, bad := range []string{"http://", "https://", "//cdn", "<script", " style=", "ZgotmplZ", "%!", "<nil>"} {
+			if strings.Contains(body, bad) {
+				t.Errorf("%s has %q", path, bad)
+			}
+		}
+		if len(body) > 150<<10 {
+			t.Errorf("%s has %d bytes, want at most 150 KiB", path, len(body))
+		}
+	}
+	for _, asset := range []string{"/assets/style.css", "/assets/icon.svg"} {
+		if status, _, body := get(t, s, asset); status != http.StatusOK || body == "" {
+			t.Errorf("%s: status %d", asset, status)
+		}
+	}
+	if status, _, _ := get(t, s, "/assets/..%2Fweb.go"); status == http.StatusOK {
+		t.Error("a file outside the assets is served")
+	}
+}
+
+func TestAFilterAndThePagesOfTheListKeepEachOther(t *testing.T) {
+	_, _, body := get(t, &shelf{runs: runs(), next: "abc="}, "/?status=succeeded&model=Qwen%2FQwen2.5-72B-Instruct")
+	for _, want := range []string{`<option value="succeeded" selected>`, `<option value="Qwen/Qwen2.5-72B-Instruct" selected>`, "model=Qwen%2FQwen2.5-72B-Instruct", "pageToken=abc%3D", "status=succeeded"} {
+		if !strings.Contains(body, want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+	if strings.Contains(body, "pill running") {
+		t.Error("a running run is listed among those that succeeded")
+	}
+	if _, _, body := get(t, &shelf{}, "/?status=failed"); !strings.Contains(body, "No run matches") {
+		t.Error("an empty answer to a filter does not say so")
+	}
+}
+
+func TestWhatCannotBeShownIsSaidWithItsStatus(t *testing.T) {
+	tests := map[string]struct {
+		shelf  *shelf
+		path   string
+		status int
+		text   string
+	}{
+		"a run that is not there":         {&shelf{}, "/runs/ns%2Fgone", http.StatusNotFound, "ns/gone"},
+		"a page token that is none":       {&shelf{err: catalog.ErrInvalid}, "/?pageToken=x", http.StatusBadRequest, "not understood"},
+		"a database that does not answer": {&shelf{err: errors.New("dial unix /run/secret-path: no route")}, "/", http.StatusServiceUnavailable, "cannot be read now"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			status, _, body := get(t, tt.shelf, tt.path)
+			if status != tt.status || !strings.Contains(body, tt.text) {
+				t.Errorf("status %d, want %d with %q", status, tt.status, tt.text)
+			}
+			if strings.Contains(body, "secret-path") {
+				t.Error("the page shows the inside of the server")
+			}
+		})
+	}
+}
+
+// TestScreenshots renders the pages in Chromium and keeps the pictures, for people
+// to look at: SPOTBENCH_SCREENSHOTS names the directory.
+func TestScreenshots(t *testing.T) {
+	dir := os.Getenv("SPOTBENCH_SCREENSHOTS")
+	if dir == "" {
+		t.Skip("set SPOTBENCH_SCREENSHOTS to a directory to keep pictures of the pages there (needs chromium)")
+	}
+	server := httptest.NewServer(web.New(&shelf{runs: runs()}, slog.New(slog.DiscardHandler)))
+	defer server.Close()
+	for name, shot := range map[string]struct {
+		path, size string
+		dark       bool
+	}{
+		"runs":       {"/", "1360,900", false},
+		"runs-dark":  {"/", "1360,900", true},
+		"runs-phone": {"/", "500,1700", false},
+		"run":        {"/runs/gpu-workloads%2Fqwen-sharegpt-5f0c21aa", "1360,1950", false},
+		"run-dark":   {"/runs/gpu-workloads%2Fqwen-sharegpt-5f0c21aa", "1360,1950", true},
+		"run-phone":  {"/runs/gpu-workloads%2Fqwen-sharegpt-5f0c21aa", "500,2900", false},
+	} {
+		file := filepath.Join(dir, name+".png")
+		args := []string{"--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+			"--disable-sync", "--hide-scrollbars", "--user-data-dir=" + t.TempDir(), "--window-size=" + shot.size, "--screenshot=" + file}
+		if shot.dark {
+			args = append(args, "--blink-settings=preferredColorScheme=0")
+		}
+		if out, err := exec.CommandContext(t.Context(), "chromium", append(args, server.URL+shot.path)...).CombinedOutput(); err != nil {
+			t.Fatalf("chromium: %v\n%s", err, out)
+		}
+		if info, err := os.Stat(file); err != nil || info.Size() < 10_000 {
+			t.Errorf("%s: %v; want a picture", file, err)
+		}
+	}
+}
+
+func TestPointsOfOneLoadAreToldApartByTheirFilesAndNoCurveIsDrawnThroughThem(t *testing.T) {
+	d := catalog.Describe(catalog.Parts{Run: catalog.Run{Key: "ns/two", Status: catalog.Succeeded}, Results: []catalog.Result{
+		{File: "trt-c4.json", Concurrency: ptr(int64(4)), Completed: 200, OutputThroughput: ptr(462.0)},
+		{File: "sglang-c4.json", Concurrency: ptr(int64(4)), Completed: 200, OutputThroughput: ptr(328.0)}}}, noon)
+	_, _, body := get(t, &shelf{runs: []catalog.Detail{d}}, "/runs/ns%2Ftwo")
+	for _, want := range []string{"trt-c4.json", "sglang-c4.json"} {
+		if !strings.Contains(body, want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+	if strings.Contains(body, `class="curve"`) {
+		t.Error("a curve goes through two configurations")
+	}
+}
