@@ -82,8 +82,7 @@ type Agent struct {
 
 	mu        sync.Mutex
 	workloads map[types.UID]*workload
-	taintedAt map[string]time.Time // notice → when the node was tainted
-	handling  map[string]handling  // by notice
+	handling  map[string]handling // by notice
 	synced    bool
 	living    sync.WaitGroup
 }
@@ -101,7 +100,7 @@ func New(cfg Config, client kubernetes.Interface, checkpoints Checkpoints, conta
 	a := &Agent{
 		cfg: cfg, client: client, checkpoints: checkpoints, containers: containers, telemetry: telemetry,
 		node: nodeObject{client: client, name: cfg.Node}, queue: queue, log: log,
-		workloads: map[types.UID]*workload{}, taintedAt: map[string]time.Time{}, handling: map[string]handling{},
+		workloads: map[types.UID]*workload{}, handling: map[string]handling{},
 		broadcaster: record.NewBroadcaster(),
 		metrics:     newMetrics(registry, func() float64 { return float64(queue.Len()) }),
 	}

@@ -96,9 +96,6 @@ func (a *Agent) warnCluster(ctx context.Context, n interruption.Notice) {
 	now := time.Now()
 	a.metrics.noticeToTaint.Observe(now.Sub(n.SeenAt).Seconds())
 	a.log.Info("tainted", "notice", n.ID, "phase", "tainted", "seconds", now.Sub(n.SeenAt).Seconds())
-	a.mu.Lock()
-	a.taintedAt[n.ID] = now.UTC()
-	a.mu.Unlock()
 	a.nodeEvent(corev1.EventTypeWarning, "SpotInterruptionNotice", fmt.Sprintf("the cloud will %s this machine at %s", n.Action, n.Deadline.Format(time.RFC3339)))
 	a.eachWorkload(func(w *workload) {
 		a.records.interruption(w.run, n.ID, catalog.Interruption{TaintedAt: now.UTC()})
