@@ -9,8 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"strings"
@@ -19,12 +17,12 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/cobra"
 
 	"github.com/spotbench/spotbench/pkg/bench"
 	"github.com/spotbench/spotbench/pkg/bench/openai"
 	"github.com/spotbench/spotbench/pkg/benchspec"
+	"github.com/spotbench/spotbench/pkg/probes"
 	"github.com/spotbench/spotbench/pkg/version"
 )
 
@@ -125,7 +123,7 @@ func run(ctx context.Context, opts bench.Options, metricsAddr string) (err error
 	}
 	defer func() { err = errors.Join(err, runner.Close()) }()
 	if metricsAddr != "" {
-		stop, err := observe(ctx, metricsAddr, registry)
+		stop, err := probes.Start(ctx, "--metrics-addr", metricsAddr, registry, probes.Always)
 		if err != nil {
 			return err
 		}
@@ -160,21 +158,4 @@ func flushOnSignal(ctx context.Context, runner *bench.Runner, log *slog.Logger) 
 			return
 		}
 	}
-}
-
-// observe serves health, readiness and metrics; the Runner exists, so both hold.
-func observe(ctx context.Context, addr string, registry *prometheus.Registry) (stop func(), err error) {
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
-	if err != nil {
-		return nil, fmt.Errorf("--metrics-addr %q: %w; choose a free host:port, for example :9090", addr, err)
-	}
-	mux := http.NewServeMux()
-	ok := func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") }
-	mux.HandleFunc("GET /healthz", ok)
-	mux.HandleFunc("GET /readyz", ok)
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
-	// Serve returns only once Close is called: a listener does not fail by itself.
-	go func() { _ = server.Serve(listener) }()
-	return func() { _ = server.Close() }, nil
 }

@@ -34,6 +34,7 @@ no device file. It runs on the nodes of the local cluster.`,
 	}
 	cmd.Flags().StringVar(&cfg.Dir, "dir", "", "the kubelet's device plugin directory (default /var/lib/kubelet/device-plugins)")
 	cmd.Flags().StringVar(&cfg.Resource, "resource", "nvidia.com/gpu", "the extended resource to serve")
+	cmd.Flags().StringVar(&cfg.Listen, "listen", "", "address of /healthz, /readyz and /metrics, for example :9809; empty for none")
 	cmd.Flags().StringVar(&cfg.LostFile, "lost", "", "a file that lists the UUIDs of lost GPUs, one a line; read again on every change")
 	return cmd
 }

@@ -18,12 +18,15 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	pluginapi "k8s.io/kubelet/pkg/apis/deviceplugin/v1beta1"
+
+	"github.com/spotbench/spotbench/pkg/probes"
 )
 
 // EnvVisibleDevices names the GPUs of a container, as NVIDIA's plugin does.
@@ -41,6 +44,8 @@ type Config struct {
 	// LostFile lists the UUIDs of the GPUs that are lost, one a line, # for
 	// comments. Absent or empty: all are healthy. Changes take effect at once.
 	LostFile string
+	// Listen is the address of /healthz, /readyz and /metrics; empty for none.
+	Listen string
 	// RetryDelay is the pause between attempts to reach the kubelet. Default 1 s.
 	RetryDelay time.Duration
 	Logger     *slog.Logger
@@ -93,11 +98,19 @@ func Run(ctx context.Context, cfg Config) error {
 			return fmt.Errorf("watch %s: %w", dir, err)
 		}
 	}
-	p := &plugin{cfg: cfg, changed: make(chan struct{})}
+	p := &plugin{cfg: cfg, changed: make(chan struct{}), metrics: newMetrics()}
 	p.readHealth()
+	if cfg.Listen != "" {
+		stop, err := probes.Start(ctx, "--listen", cfg.Listen, p.metrics.registry, p.ready)
+		if err != nil {
+			return err
+		}
+		defer stop()
+	}
 	kubelet := filepath.Join(cfg.Dir, "kubelet.sock")
 	for {
 		registered, stop, err := p.session(ctx, kubelet)
+		p.registered.Store(registered)
 		retry := time.After(cfg.RetryDelay)
 		if err != nil {
 			cfg.Logger.Info("kubelet not reached yet", "error", err)
@@ -158,6 +171,7 @@ func (p *plugin) session(ctx context.Context, kubelet string) (registered bool, 
 	if err := p.register(ctx, kubelet, name); err != nil {
 		return false, server.Stop, err
 	}
+	p.metrics.registrations.Inc()
 	p.cfg.Logger.Info("registered simulated GPUs with the kubelet", "resource", p.cfg.Resource, "count", len(p.cfg.UUIDs))
 	return true, server.Stop, nil
 }
@@ -183,12 +197,22 @@ func (p *plugin) register(ctx context.Context, kubelet, endpoint string) error {
 // plugin implements the device plugin service.
 type plugin struct {
 	pluginapi.UnimplementedDevicePluginServer
-	cfg Config
+	cfg     Config
+	metrics metrics
+	// registered says whether the kubelet of the moment knows the GPUs.
+	registered atomic.Bool
 
 	mu   sync.Mutex
 	lost map[string]bool
 	// changed is closed, and replaced, when lost changes.
 	changed chan struct{}
+}
+
+func (p *plugin) ready() error {
+	if !p.registered.Load() {
+		return fmt.Errorf("not registered with a kubelet in %s", p.cfg.Dir)
+	}
+	return nil
 }
 
 func (p *plugin) readHealth() {
@@ -200,6 +224,9 @@ func (p *plugin) readHealth() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.lost = lost
+	healthy := len(slices.DeleteFunc(slices.Clone(p.cfg.UUIDs), func(u string) bool { return lost[u] }))
+	p.metrics.devices.WithLabelValues(pluginapi.Healthy).Set(float64(healthy))
+	p.metrics.devices.WithLabelValues(pluginapi.Unhealthy).Set(float64(len(p.cfg.UUIDs) - healthy))
 	close(p.changed)
 	p.changed = make(chan struct{})
 }
@@ -278,6 +305,7 @@ func (p *plugin) Allocate(_ context.Context, req *pluginapi.AllocateRequest) (*p
 		resp.ContainerResponses = append(resp.ContainerResponses, &pluginapi.ContainerAllocateResponse{
 			Envs: map[string]string{EnvVisibleDevices: strings.Join(ids, ",")},
 		})
+		p.metrics.allocations.Add(float64(len(ids)))
 	}
 	return resp, nil
 }

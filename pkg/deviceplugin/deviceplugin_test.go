@@ -4,8 +4,10 @@ package deviceplugin_test
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -69,12 +71,15 @@ func (k *kubelet) wait(t *testing.T) *pluginapi.RegisterRequest {
 }
 
 // startPlugin runs the plugin until the test ends, and wants it to end well.
-func startPlugin(t *testing.T, dir, lost string) {
+func startPlugin(t *testing.T, dir, lost string) { t.Helper(); startPluginAt(t, dir, lost, "") }
+
+// startPluginAt also answers probes on an address.
+func startPluginAt(t *testing.T, dir, lost, listen string) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() {
-		done <- deviceplugin.Run(ctx, deviceplugin.Config{Dir: dir, UUIDs: uuids, LostFile: lost, RetryDelay: 20 * time.Millisecond, Logger: slog.New(slog.DiscardHandler)})
+		done <- deviceplugin.Run(ctx, deviceplugin.Config{Dir: dir, UUIDs: uuids, LostFile: lost, Listen: listen, RetryDelay: 20 * time.Millisecond, Logger: slog.New(slog.DiscardHandler)})
 	}()
 	t.Cleanup(func() {
 		cancel()
@@ -180,6 +185,67 @@ func TestThePluginWaitsForTheKubeletAndRegistersAgainWhenItRestarts(t *testing.T
 			t.Errorf("kubelet %d sees %s", i, got)
 		}
 		stop()
+	}
+}
+
+func TestThePluginIsReadyOnceAKubeletKnowsItAndCountsItsGPUs(t *testing.T) {
+	dir := t.TempDir()
+	lost := filepath.Join(t.TempDir(), "lost")
+	if err := os.WriteFile(lost, []byte("GPU-2\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := free.Addr().String()
+	_ = free.Close()
+	startPluginAt(t, dir, lost, address)
+	if code, body := get(t, address, "/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, dir) {
+		t.Errorf("without a kubelet: /readyz %d %q, want 503 with the directory", code, body)
+	}
+	k, stop := startKubelet(t, dir)
+	defer stop()
+	client := dial(t, dir, k.wait(t).GetEndpoint())
+	if _, err := client.Allocate(t.Context(), &pluginapi.AllocateRequest{ContainerRequests: []*pluginapi.ContainerAllocateRequest{{DevicesIds: []string{"GPU-0", "GPU-1"}}}}); err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for code := 0; code != http.StatusOK; code, _ = get(t, address, "/readyz") {
+		if time.Now().After(deadline) {
+			t.Fatal("not ready within 10 s of its registration")
+		}
+	}
+	_, metrics := get(t, address, "/metrics")
+	for _, want := range []string{
+		`spotbench_deviceplugin_gpus{health="Healthy"} 2`,
+		`spotbench_deviceplugin_gpus{health="Unhealthy"} 1`,
+		`spotbench_deviceplugin_registrations_total 1`,
+		`spotbench_deviceplugin_gpus_allocated_total 2`,
+	} {
+		if !strings.Contains(metrics, want+"\n") {
+			t.Errorf("no %s in\n%s", want, metrics)
+		}
+	}
+}
+
+// get asks until the address answers.
+func get(t *testing.T, address, path string) (int, string) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		resp, err := http.Get("http://" + address + path)
+		if err != nil {
+			if time.Now().After(deadline) {
+				t.Fatal(err)
+			}
+			continue
+		}
+		body, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, string(body)
 	}
 }
 

@@ -21,7 +21,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/spotbench/spotbench/pkg/probes"
 )
 
 // Fingerprint is the system_fingerprint of every answer.
@@ -89,10 +90,7 @@ func New(cfg Config, reg *prometheus.Registry) (*Server, error) {
 				[]string{"outcome"}),
 		},
 	}
-	ok := func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") }
-	s.mux.HandleFunc("GET /healthz", ok)
-	s.mux.HandleFunc("GET /readyz", ok)
-	s.mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
+	probes.Handle(s.mux, reg, probes.Always)
 	s.mux.HandleFunc("GET /v1/models", s.models)
 	s.mux.HandleFunc("POST /v1/completions", func(w http.ResponseWriter, r *http.Request) { s.complete(w, r, textCompletion{}) })
 	s.mux.HandleFunc("POST /v1/chat/completions", func(w http.ResponseWriter, r *http.Request) { s.complete(w, r, chatCompletion{}) })

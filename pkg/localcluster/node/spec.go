@@ -65,7 +65,7 @@ func (n Node) Spec(in Inputs) (machine.Spec, error) {
 		{Name: ServiceKubeProxy, Held: true, Args: []string{in.Tool("kube-proxy"), "--config=/etc/kubernetes/kube-proxy.yaml", "--v=1"}},
 	}
 	if n.Machine.GPU != nil {
-		args := []string{DevicePluginArgv0, "--resource", string(shape.ResourceGPU), "--lost", GPUHealthFile}
+		args := []string{DevicePluginArgv0, "--resource", string(shape.ResourceGPU), "--lost", GPUHealthFile, "--listen", DevicePluginAddress}
 		services = append(services, machine.Service{Name: ServiceDevicePlugin, Program: "/proc/self/exe", Args: append(args, n.Machine.GPUUUIDs(n.Cluster)...)})
 	}
 	return machine.Spec{
@@ -80,6 +80,10 @@ func (n Node) Spec(in Inputs) (machine.Spec, error) {
 // DevicePluginArgv0 is the name under which a program that uses local clusters
 // becomes a node's simulated device plugin.
 const DevicePluginArgv0 = "spotbench-gpu-device-plugin"
+
+// DevicePluginAddress is where a node's device plugin answers /healthz, /readyz
+// and /metrics, on all of the node's addresses.
+const DevicePluginAddress = ":9809"
 
 func (n Node) files(in Inputs) ([]machine.File, error) {
 	var files []machine.File
