@@ -4,17 +4,17 @@ package images
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
+	"github.com/spotbench/spotbench/pkg/debian"
 	"github.com/spotbench/spotbench/pkg/localcluster/toolchain"
 )
 
@@ -233,19 +233,36 @@ func cLibrary(context.Context, toolchain.Progress) ([]Entry, error) {
 	return entries, nil
 }
 
-// postgresVersion is Debian 12's.
-const postgresVersion = "15"
+// newestPostgres is the version of Debian's newest PostgreSQL server on this
+// machine, "" for none.
+func newestPostgres() string {
+	newest := 0
+	servers, _ := filepath.Glob("/usr/lib/postgresql/*/bin/postgres")
+	for _, s := range servers {
+		if version, err := strconv.Atoi(filepath.Base(filepath.Dir(filepath.Dir(s)))); err == nil {
+			newest = max(newest, version)
+		}
+	}
+	if newest == 0 {
+		return ""
+	}
+	return strconv.Itoa(newest)
+}
 
 // postgres is a PostgreSQL server with the client programs for its care, from
 // Debian's files. Without its compiler (JIT), which is larger than all the rest.
 func postgres(ctx context.Context, say toolchain.Progress) ([]Entry, error) {
-	home := "/usr/lib/postgresql/" + postgresVersion
-	share := "/usr/share/postgresql/" + postgresVersion
-	if _, err := os.Stat(home + "/bin/postgres"); errors.Is(err, fs.ErrNotExist) {
-		if err := toolchain.InstallDebian(ctx, []string{"postgresql-" + postgresVersion}, say); err != nil {
-			return nil, err
+	missing := func() []string {
+		if newestPostgres() == "" {
+			return []string{"postgresql"}
 		}
+		return nil
 	}
+	if err := debian.Install(ctx, missing, func(packages []string) { say("installing Debian packages: %s", strings.Join(packages, " ")) }); err != nil {
+		return nil, err
+	}
+	home := "/usr/lib/postgresql/" + newestPostgres()
+	share := "/usr/share/postgresql/" + newestPostgres()
 	entries := []Entry{
 		{Path: "/usr/bin/sh", Link: "dash"}, // initdb and pg_ctl start the server through a shell
 		{Path: "/usr/bin/dash", Source: "/usr/bin/dash", Mode: 0o755},

@@ -10,11 +10,12 @@ import (
 	"bytes"
 	"context"
 	_ "embed"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 )
 
 //go:embed src/nvmlsim.c
@@ -30,13 +31,11 @@ const Config = "nvml-sim.conf"
 // its path. The binary interface comes from the header that go-nvml ships, found
 // through the module at moduleDir.
 func Build(ctx context.Context, moduleDir, dir string) (string, error) {
-	list := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/NVIDIA/go-nvml")
-	list.Dir = moduleDir
-	out, err := list.Output()
+	module, err := download(ctx, moduleDir, "github.com/NVIDIA/go-nvml")
 	if err != nil {
-		return "", fmt.Errorf("find the NVML header of go-nvml from %s: %w", moduleDir, err)
+		return "", fmt.Errorf("find the NVML header: %w", err)
 	}
-	header := filepath.Join(strings.TrimSpace(string(out)), "pkg", "nvml")
+	header := filepath.Join(module, "pkg", "nvml")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
 	}
@@ -52,4 +51,23 @@ func Build(ctx context.Context, moduleDir, dir string) (string, error) {
 		return "", fmt.Errorf("compile %s with %s: %w\n%s", Library, compiler, err, out)
 	}
 	return path, nil
+}
+
+// download gives the directory of a module that the one at moduleDir requires. On a
+// fresh machine it is not in the module cache yet.
+func download(ctx context.Context, moduleDir, module string) (string, error) {
+	cmd := exec.CommandContext(ctx, "go", "mod", "download", "-json", module)
+	cmd.Dir = moduleDir
+	out, err := cmd.Output()
+	var answer struct{ Dir, Error string }
+	if decodeErr := json.Unmarshal(out, &answer); err == nil {
+		err = decodeErr
+	}
+	if err == nil && answer.Dir == "" {
+		err = errors.New(answer.Error)
+	}
+	if err != nil {
+		return "", fmt.Errorf("go mod download %s in %s: %w", module, moduleDir, err)
+	}
+	return answer.Dir, nil
 }

@@ -21,6 +21,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/spotbench/spotbench/pkg/debian"
 )
 
 const (
@@ -232,23 +234,23 @@ func programs(ctx context.Context, log *slog.Logger) (string, error) {
 		return dir, nil
 	}
 	const hint = "install PostgreSQL 15 or newer (Debian: apt-get install postgresql), or give the URL of a database"
-	apt, err := exec.LookPath("apt-get")
-	if err != nil || os.Geteuid() != 0 {
-		return "", errors.New("no PostgreSQL on this machine: " + hint)
-	}
-	log.Info("no PostgreSQL on this machine; installing Debian's package postgresql")
-	for _, args := range [][]string{{"update", "-q"}, {"install", "-y", "-q", "--no-install-recommends", "postgresql"}} {
-		cmd := exec.CommandContext(ctx, apt, args...)
-		// The package would start a server of its own; a cluster of its own is not wanted.
-		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return "", fmt.Errorf("apt-get %s: %w: %s; %s", strings.Join(args, " "), err, bytes.TrimSpace(out), hint)
+	missing := func() []string {
+		if _, ok := find(); ok {
+			return nil
 		}
+		return []string{"postgresql"}
 	}
-	if dir, ok := find(); ok {
-		return dir, nil
+	err := debian.Install(ctx, missing, func(packages []string) {
+		log.Info("no PostgreSQL on this machine; installing Debian's package", "package", packages[0])
+	})
+	if err != nil {
+		return "", fmt.Errorf("%w; %s", err, hint)
 	}
-	return "", errors.New("the package postgresql has no initdb: " + hint)
+	dir, ok := find()
+	if !ok {
+		return "", errors.New("the package postgresql has no initdb: " + hint)
+	}
+	return dir, nil
 }
 
 // find looks for initdb where Debian puts it, newest version first, then in PATH.
