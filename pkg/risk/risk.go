@@ -43,6 +43,11 @@ import (
 // Hazard is a rate of interruptions per hour of running.
 type Hazard float64
 
+// AfterRebalance is the least hazard of a machine that the cloud recommends to
+// leave. The clouds publish no figure; once an hour makes an interruption within
+// the hour more likely than not (63 %).
+const AfterRebalance Hazard = 1
+
 // Survival is the probability, from 0 to 1, of no interruption within d.
 func (h Hazard) Survival(d time.Duration) float64 {
 	return math.Exp(-float64(h) * d.Hours())

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command risk checks the hazard model against recordings of spot capacity: it
+// learns from the first part of each and predicts the rest, beside an exponential
+// fit and the band of the Spot Instance Advisor.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spotbench/spotbench/bench/internal/trace"
+	"github.com/spotbench/spotbench/bench/risk/internal/calibration"
+	"github.com/spotbench/spotbench/pkg/risk"
+)
+
+func main() {
+	if err := run(os.Args[1:], os.Stdout, os.Stderr); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return
+		}
+		fmt.Fprintln(os.Stderr, "risk:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string, stdout, stderr io.Writer) error {
+	fs := flag.NewFlagSet("risk", flag.ContinueOnError)
+	fs.SetOutput(stderr)
+	files := fs.String("traces", "", "traces (formats as in bench/spot) of pools that resemble each other, separated by commas; sets of them by semicolons")
+	polarity := fs.String("polarity", string(trace.Auto), "what a 1 in a trace means: auto, available or preempted")
+	instances := fs.Int("instances", 1, "instances needed at once, for traces with counts")
+	part := fs.Float64("learn", 0.5, "part of each recording to learn from; the rest is predicted")
+	band := fs.String("band", ">20%", "band of the Spot Instance Advisor that lists the pools")
+	draw := fs.String("draw", "", "write the reliability plot to this file (.svg or .png)")
+	if err := fs.Parse(args); err != nil {
+		return err
+	}
+	if *files == "" {
+		return errors.New("-traces is missing; name one file per pool")
+	}
+	if !(*part > 0 && *part < 1) {
+		return fmt.Errorf("-learn is %v; write a part between 0 and 1", *part)
+	}
+	hazard, err := risk.HazardOfBand(*band)
+	if err != nil {
+		return fmt.Errorf("-band: %w", err)
+	}
+	var scores []calibration.Score
+	for set := range strings.SplitSeq(*files, ";") {
+		var traces []trace.Trace
+		for file := range strings.SplitSeq(set, ",") {
+			data, err := os.ReadFile(file)
+			if err != nil {
+				return err
+			}
+			t, err := trace.Parse(file, data, trace.Polarity(*polarity), *instances)
+			if err != nil {
+				return err
+			}
+			traces = append(traces, t)
+		}
+		scores = calibration.Merge(scores, calibration.Evaluate(traces, *part, calibration.Fit(traces, *part, hazard)))
+	}
+	if err := table(stdout, scores); err != nil {
+		return err
+	}
+	if *draw != "" {
+		return plotReliability(*draw, scores)
+	}
+	return nil
+}
+
+func table(w io.Writer, scores []calibration.Score) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(t, "horizon\tmodel\tpredictions\tpredicted\tobserved\tBrier\t")
+	for _, s := range scores {
+		fmt.Fprintf(t, "%v\t%s\t%d\t%.3f\t%.3f\t%.4f\t\n", s.Horizon, s.Predictor, s.N, s.Predicted, s.Observed, s.Brier)
+	}
+	return t.Flush()
+}

@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package runpolicy
+
+import (
+	"math"
+	"time"
+
+	"github.com/spotbench/spotbench/pkg/risk"
+)
+
+// Planner is the policy.
+type Planner struct {
+	job    Job
+	market *market
+	// home is the zone with the data, or the one where it would best begin.
+	home int
+	plan *plan
+	// planned is when and for what the plan was made.
+	plannedAt   time.Duration
+	plannedHome int
+	stale       bool
+}
+
+// New makes the policy for one job.
+func New(job Job) (*Planner, error) {
+	if err := job.Check(); err != nil {
+		return nil, err
+	}
+	return &Planner{job: job, market: newMarket()}, nil
+}
+
+// Learn takes in what was seen of the zones one step long before the run began: a
+// market that was watched is known better than one that was not.
+func (p *Planner) Learn(zones []Zone) { p.market.observe(zones, p.job.Step) }
+
+// replan is how long a plan serves at most when something changed, as a part of
+// the deadline.
+const replan = 60
+
+// Decide says where the run goes on for the next step.
+func (p *Planner) Decide(v View) Placement {
+	if p.market.observe(v.Zones, p.job.Step) {
+		p.stale = true
+	}
+	fallback := p.onDemand(v)
+	slack := v.TimeLeft - v.WorkLeft - v.AtRisk
+	if slack < p.job.Restart+p.job.Reserve && v.Current.Capacity != OnDemand && !p.safe(v, v.Current) {
+		return fallback
+	}
+	p.home = p.homeOf(v)
+	if p.plan == nil || p.home != p.plannedHome || p.stale && v.Elapsed-p.plannedAt >= p.job.Deadline/replan {
+		p.plan = newPlan(p.market.classes(v.Zones, p.home, p.job.MoveUSD), p.job,
+			v.Zones[fallback.Zone].OnDemandUSDPerHour, v.TimeLeft, slack)
+		p.plannedHome, p.plannedAt, p.stale = p.home, v.Elapsed, false
+	}
+	return p.choose(v, fallback)
+}
+
+// homeOf is the zone with the data; before the first start the zone where, by price
+// and by how long capacity lasts, it would best be.
+func (p *Planner) homeOf(v View) int {
+	if v.Data >= 0 {
+		return v.Data
+	}
+	best, least := 0, math.Inf(1)
+	for i := range v.Zones {
+		if cost := p.hourly(v, i); cost < least {
+			best, least = i, cost
+		}
+	}
+	return best
+}
+
+// hourly is the price of an hour of work on spot capacity of a zone, restarts
+// counted, and the waits at the price of a restart's length.
+func (p *Planner) hourly(v View, zone int) float64 {
+	cost := v.Zones[zone].SpotUSDPerHour * (1 + p.job.Restart.Hours()/p.lasts(zone))
+	if v.Data >= 0 && v.Zones[v.Data].Region != v.Zones[zone].Region {
+		cost += p.job.MoveUSD / math.Max(v.WorkLeft.Hours(), p.job.Step.Hours())
+	}
+	if !p.market.state[zone] {
+		cost += v.Zones[zone].OnDemandUSDPerHour * 0.1
+	}
+	return cost
+}
+
+// onDemand is where on-demand capacity is cheapest, the way of the data counted.
+func (p *Planner) onDemand(v View) Placement {
+	if v.Current.Capacity == OnDemand {
+		return v.Current
+	}
+	best, least := 0, math.Inf(1)
+	for i, z := range v.Zones {
+		cost := z.OnDemandUSDPerHour * (v.WorkLeft + p.job.Restart).Hours()
+		if v.Data >= 0 && v.Zones[v.Data].Region != z.Region {
+			cost += p.job.MoveUSD
+		}
+		if cost < least || cost == least && i == v.Data {
+			best, least = i, cost
+		}
+	}
+	return Placement{Capacity: OnDemand, Zone: best}
+}
+
+// safe is whether on-demand capacity can still finish in time one step after this
+// choice, whatever happens in between.
+func (p *Planner) safe(v View, next Placement) bool {
+	slack := v.TimeLeft - v.WorkLeft
+	reserve := p.job.Restart + p.job.Reserve
+	switch {
+	case next.Capacity == OnDemand:
+		return true
+	case next.Capacity == Idle:
+		return slack-p.job.Step >= reserve
+	case next == v.Current:
+		if p.job.Reserve == 0 && v.WorkLeft+v.RestartLeft <= min(p.job.Step, v.TimeLeft) {
+			return true // done before anything can happen
+		}
+		atRisk := min(v.AtRisk+p.job.Step, p.job.Checkpoint)
+		return slack-min(p.job.Step, v.RestartLeft)-atRisk >= reserve
+	default:
+		return slack-min(p.job.Step, p.job.Restart)-min(p.job.Step, p.job.Checkpoint) >= reserve
+	}
+}
+
+// choose weighs what can be done now by the plan.
+func (p *Planner) choose(v View, fallback Placement) Placement {
+	best, least := fallback, math.Inf(1)
+	consider := func(next Placement) {
+		if !p.safe(v, next) {
+			return
+		}
+		if cost := p.cost(v, next); cost < least {
+			best, least = next, cost
+		}
+	}
+	// What is going on comes first: it needs no reason to stay.
+	if v.Current.Capacity != Idle {
+		consider(v.Current)
+	}
+	consider(fallback)
+	consider(Placement{})
+	for i, z := range v.Zones {
+		next := Placement{Capacity: Spot, Zone: i}
+		if z.SpotUp && z.SpotUSDPerHour < v.Zones[fallback.Zone].OnDemandUSDPerHour && p.worthwhile(v, next) {
+			consider(next)
+		}
+	}
+	return best
+}
+
+// worthwhile is whether to leave running spot capacity for other spot capacity can
+// pay at all: what is saved while the new one lasts against the start and the move.
+// The plan sees other zones too coarsely to be asked this.
+func (p *Planner) worthwhile(v View, next Placement) bool {
+	if v.Current.Capacity != Spot {
+		return true
+	}
+	lasts := min(p.lasts(next.Zone), p.lasts(v.Current.Zone), v.WorkLeft.Hours())
+	cost := v.Zones[next.Zone].SpotUSDPerHour * p.job.Restart.Hours()
+	if v.Zones[v.Data].Region != v.Zones[next.Zone].Region {
+		cost += p.job.MoveUSD
+	}
+	hourly := func(zone int) float64 {
+		return v.Zones[zone].SpotUSDPerHour * (1 + p.job.Restart.Hours()/p.lasts(zone))
+	}
+	return (hourly(v.Current.Zone)-hourly(next.Zone))*lasts > margin*cost
+}
+
+// margin is by how much a voluntary change must pay: prices that differ now will
+// not differ for ever.
+const margin = 2
+
+// lasts is how long spot capacity of a zone is expected to last, in hours.
+func (p *Planner) lasts(zone int) float64 {
+	age := time.Duration(0)
+	if p.market.state[zone] {
+		age = p.market.age[zone]
+	}
+	return p.market.up.Posterior(zone).Hazard.MeanHours(age)
+}
+
+// cost is the expected cost of finishing after a choice for the next step.
+func (p *Planner) cost(v View, next Placement) float64 {
+	timeLeft, step := v.TimeLeft.Hours(), p.job.Step.Hours()
+	work := v.WorkLeft.Hours()
+	paid := 0.0
+	start := p.job.Restart.Hours()
+	if next == v.Current {
+		start = v.RestartLeft.Hours()
+	}
+	class, doing := 0, waiting
+	price := 0.0
+	extra := 0.0
+	switch next.Capacity {
+	case OnDemand:
+		doing, price = onDemand, v.Zones[next.Zone].OnDemandUSDPerHour
+	case Spot:
+		doing, price = onSpot, v.Zones[next.Zone].SpotUSDPerHour
+		class = p.classOf(next.Zone)
+	default:
+		start = 0
+	}
+	if next.Capacity != Idle {
+		work += start
+		paid = price * min(step, work)
+		work -= step
+		if v.Data >= 0 && v.Zones[v.Data].Region != v.Zones[next.Zone].Region {
+			paid += p.job.MoveUSD
+		}
+	}
+	if next.Capacity == Spot && next.Zone != p.home {
+		// A zone is better or worse than the others of its class for as long as it lasts.
+		c, lasts := p.plan.classes[class], p.lasts(next.Zone)
+		hourly := func(price, lasts float64) float64 { return price * (1 + p.job.Restart.Hours()/lasts) }
+		extra = (hourly(price, lasts) - hourly(c.price, c.loss.MeanHours(p.market.age[next.Zone]))) * min(lasts, max(work, 0))
+	}
+	if work <= 0 {
+		return paid
+	}
+	left := timeLeft - step
+	return paid + extra + p.plan.expected(left, left-work, p.market, v.Zones, p.home, class, next, doing, step)
+}
+
+func (p *Planner) classOf(zone int) int {
+	if zone == p.home {
+		return 0
+	}
+	for c := len(p.plan.classes) - 1; c > 0; c-- {
+		for _, z := range p.plan.classes[c].zones {
+			if z == zone {
+				return c
+			}
+		}
+	}
+	return len(p.plan.classes) - 1
+}
+
+// expected is the plan's value one step later: over whether home changes in
+// between, with the others as they are.
+func (pl *plan) expected(timeLeft, slack float64, m *market, zones []Zone, home, class int, next Placement, doing int, step float64) float64 {
+	at := home
+	if next.Capacity == Spot {
+		at = next.Zone
+	}
+	elsewhere := pl.beyond()
+	for c := pl.beyond(); c > 0; c-- {
+		for _, z := range pl.classes[c].zones {
+			if z != at && zones[z].SpotUp {
+				elsewhere = c - 1
+			}
+		}
+	}
+	age := risk.Piece(m.age[at])
+	state, hazard, changed := age, m.up, risk.Pieces
+	if !m.state[at] {
+		state, hazard, changed = risk.Pieces+age, m.down, 0
+	}
+	change := -math.Expm1(-hazard.Posterior(at).Hazard[age] * step)
+	then := doing
+	if doing == onSpot {
+		then = waiting
+	}
+	return (1-change)*pl.at(timeLeft, slack, pl.state(class, state, elsewhere, doing)) +
+		change*pl.at(timeLeft, slack, pl.state(class, changed, elsewhere, then))
+}
+
+// at interpolates the plan in time and slack.
+func (pl *plan) at(timeLeft, slack float64, state int) float64 {
+	place := pl.find(slack)
+	if place.i < 0 {
+		if state%doings == onDemand || slack >= pl.restart-1e-9 {
+			return pl.onDemand * (timeLeft - slack)
+		}
+		return tooLate
+	}
+	k := timeLeft / pl.layer
+	lo := min(int(k), pl.horizon()-1)
+	value := func(k int) float64 {
+		a := float64(pl.value[k][place.i][state])
+		return a + place.w*(float64(pl.value[k][min(place.i+1, len(pl.slack)-1)][state])-a)
+	}
+	a := value(lo)
+	return a + (k-float64(lo))*(value(lo+1)-a)
+}
