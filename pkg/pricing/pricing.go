@@ -8,9 +8,13 @@
 package pricing
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
+	"strings"
 	"time"
 
 	"sigs.k8s.io/yaml"
@@ -55,12 +59,12 @@ type document struct {
 // "not said" must not pass for zero.
 type entry struct {
 	Provider     string   `json:"provider"`
-	Region       string   `json:"region"`
-	Zone         string   `json:"zone"`
+	Region       string   `json:"region,omitempty"`
+	Zone         string   `json:"zone,omitempty"`
 	InstanceType string   `json:"instanceType"`
 	CapacityType string   `json:"capacityType"`
 	USDPerHour   *float64 `json:"usdPerHour"`
-	GPUCount     int      `json:"gpuCount"`
+	GPUCount     int      `json:"gpuCount,omitempty"`
 	AsOf         string   `json:"asOf"`
 	Source       string   `json:"source"`
 }
@@ -160,6 +164,36 @@ func (b Book) Lookup(pool gpu.Pool) (price Price, ok bool) {
 func (b Book) OnDemand(pool gpu.Pool) (Price, bool) {
 	pool.CapacityType = gpu.OnDemand
 	return b.Lookup(pool)
+}
+
+// OlderThan lists the prices that were true before a time, the oldest first: what
+// is reckoned with them may be wrong by now.
+func (b Book) OlderThan(t time.Time) []Price {
+	var old []Price
+	for _, p := range b.prices {
+		if p.AsOf.Before(t) {
+			old = append(old, p)
+		}
+	}
+	slices.SortFunc(old, func(a, b Price) int {
+		return cmp.Or(a.AsOf.Compare(b.AsOf), strings.Compare(a.Pool().String(), b.Pool().String()))
+	})
+	return old
+}
+
+// Format writes prices as the YAML that Parse reads.
+func Format(prices []Price) ([]byte, error) {
+	doc := document{Prices: make([]entry, 0, len(prices))}
+	for _, p := range prices {
+		doc.Prices = append(doc.Prices, entry{Provider: p.Provider, Region: p.Region, Zone: p.Zone, InstanceType: p.InstanceType, CapacityType: p.CapacityType,
+			USDPerHour: &p.USDPerHour, GPUCount: p.GPUCount, AsOf: p.AsOf.UTC().Format(time.DateOnly), Source: p.Source})
+	}
+	return yaml.Marshal(doc)
+}
+
+// Prices are all prices of the book in a fixed order.
+func (b Book) Prices() []Price {
+	return slices.SortedFunc(maps.Values(b.prices), func(a, b Price) int { return strings.Compare(a.Pool().String(), b.Pool().String()) })
 }
 
 // Len is the number of prices in the book.
