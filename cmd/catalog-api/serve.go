@@ -30,6 +30,7 @@ import (
 	"github.com/spotbench/spotbench/pkg/catalog/localpg"
 	"github.com/spotbench/spotbench/pkg/catalog/postgres"
 	"github.com/spotbench/spotbench/pkg/catalog/web"
+	"github.com/spotbench/spotbench/pkg/risk"
 	"github.com/spotbench/spotbench/pkg/version"
 )
 
@@ -42,6 +43,7 @@ type serveOptions struct {
 	writersFile            string
 	writerTokens           string
 	kubeconfig             string
+	hazards                string
 	logLevel               string
 	database               databaseOptions
 }
@@ -81,6 +83,7 @@ func serveCommand() *cobra.Command {
 	f.StringVar(&o.writersFile, "writers-file", os.Getenv("WRITERS_FILE"), "file with more of them, one a line; # begins a comment (env WRITERS_FILE)")
 	f.StringVar(&o.writerTokens, "writer-tokens", os.Getenv("WRITER_TOKENS"), "file of `catalog-api token`'s lines, for writers without a cluster; they may all write (env WRITER_TOKENS)")
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "cluster that checks tokens, when not running in it")
+	f.StringVar(&o.hazards, "hazards", os.Getenv("HAZARDS_FILE"), "YAML of the hazards that are assumed of pools until their machines have been observed; the scheduler's hazardsFile (env HAZARDS_FILE)")
 	f.StringVar(&o.logLevel, "log-level", env("LOG_LEVEL", "info"), "debug, info, warn or error (env LOG_LEVEL)")
 	o.database.addFlags(cmd)
 	return cmd
@@ -105,6 +108,10 @@ func (o *serveOptions) validate() error {
 // serve runs until ctx ends, then lets the requests in progress finish.
 func (o *serveOptions) serve(ctx context.Context, log *slog.Logger) (err error) {
 	if err := o.validate(); err != nil {
+		return err
+	}
+	hazards, err := o.assumedHazards()
+	if err != nil {
 		return err
 	}
 	log.Info("starting", "version", version.String())
@@ -133,7 +140,7 @@ func (o *serveOptions) serve(ctx context.Context, log *slog.Logger) (err error) 
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	handler := httpapi.New(httpapi.Options{Store: store, Guard: guard, Log: log, Registry: registry, Pages: web.New(store, log), PagePatterns: web.Patterns})
+	handler := httpapi.New(httpapi.Options{Store: store, Guard: guard, Hazards: hazards, Log: log, Registry: registry, Pages: web.New(store, log), PagePatterns: web.Patterns})
 	certificate, err := o.certificate(log)
 	if err != nil {
 		return err
@@ -155,6 +162,22 @@ func (o *serveOptions) serve(ctx context.Context, log *slog.Logger) (err error) 
 	err = group.Wait()
 	log.Info("stopped")
 	return err
+}
+
+// assumedHazards reads the file of hazards; without one the built-in default holds.
+func (o *serveOptions) assumedHazards() (risk.Book, error) {
+	if o.hazards == "" {
+		return risk.Book{}, nil
+	}
+	data, err := os.ReadFile(o.hazards)
+	if err != nil {
+		return risk.Book{}, fmt.Errorf("--hazards: %w", err)
+	}
+	book, err := risk.ParseBook(data)
+	if err != nil {
+		return risk.Book{}, fmt.Errorf("--hazards %s: %w", o.hazards, err)
+	}
+	return book, nil
 }
 
 // guard says who may write.

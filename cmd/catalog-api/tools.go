@@ -22,6 +22,7 @@ import (
 	"github.com/spotbench/spotbench/pkg/catalog/auth"
 	"github.com/spotbench/spotbench/pkg/catalog/certs"
 	"github.com/spotbench/spotbench/pkg/catalog/client"
+	"github.com/spotbench/spotbench/pkg/catalog/importer"
 )
 
 func importCommand() *cobra.Command {
@@ -52,8 +53,13 @@ func importCommand() *cobra.Command {
 			}
 			var errs []error
 			for _, file := range files {
-				content, err := os.ReadFile(file)
+				content, err := importer.ReadFile(file, filepath.Base(file))
 				if err != nil {
+					errs = append(errs, err)
+					continue
+				}
+				// What the catalog would refuse is not sent.
+				if _, err := importer.Parse(filepath.Base(file), content); err != nil {
 					errs = append(errs, err)
 					continue
 				}
@@ -62,7 +68,10 @@ func importCommand() *cobra.Command {
 					errs = append(errs, err)
 					continue
 				}
-				fmt.Fprintf(cmd.OutOrStdout(), "%s: %s, %d results\n", file, imported.ID, len(imported.Results))
+				fmt.Fprintf(cmd.OutOrStdout(), "%s: %s, %s, %d results\n", file, imported.Format, imported.ID, len(imported.Results))
+				for _, note := range imported.Notes {
+					fmt.Fprintf(cmd.OutOrStdout(), "%s: note: %s\n", file, note)
+				}
 			}
 			return errors.Join(errs...)
 		},

@@ -180,3 +180,22 @@ func TestOnlyKeysThatBenchspecMakesAreRunKeys(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatAFileDoesNotTellIsSuspectAndNotTakenForZero(t *testing.T) {
+	tests := map[string]struct {
+		result catalog.Result
+		code   string
+	}{
+		"no count of requests":                  {catalog.Result{Unknown: []string{"requests", "completed"}}, "requests-unknown"},
+		"a count that is zero":                  {catalog.Result{}, "no-requests"},
+		"LoadGen's own verdict that it is none": {catalog.Result{Requests: 200, Completed: 200, Settings: map[string]string{"validity": "INVALID"}}, "refused-by-tool"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			v := catalog.Judge(catalog.Parts{Run: catalog.Run{Status: catalog.Succeeded}, Results: []catalog.Result{tt.result}})
+			if len(v.Reasons) != 1 || v.Reasons[0].Code != tt.code {
+				t.Errorf("reasons %+v, want %s alone", v.Reasons, tt.code)
+			}
+		})
+	}
+}

@@ -2,7 +2,10 @@
 
 package catalog
 
-import "errors"
+import (
+	"errors"
+	"time"
+)
 
 // What a store answers besides its own failures.
 var (
@@ -14,6 +17,15 @@ var (
 	ErrChanged = errors.New("changed since it was read")
 )
 
+// What a writer may expect of a run instead of a revision of it (which is 1 or
+// more); 0 is nothing at all.
+const (
+	// NotYet: there is no such run.
+	NotYet = -1
+	// AnyRevision: there is one.
+	AnyRevision = -2
+)
+
 // Bounds on the size of a page.
 const (
 	DefaultLimit = 50
@@ -23,14 +35,26 @@ const (
 // RunQuery says which runs to list, the newest first; what is empty matches all.
 type RunQuery struct {
 	Model, Benchmark, GPUModel, Namespace string
+	Node, Region, InstanceType            string
+	CapacityType                          string
 	Status                                Status
-	Limit                                 int
-	PageToken                             string
+	// Since and Before bound the start of the runs: at or after, and before.
+	Since, Before time.Time
+	OldestFirst   bool
+	Limit         int
+	PageToken     string
 }
 
 // ResultQuery says which results to list, the newest import first.
 type ResultQuery struct {
 	RunKey, Model string
+	// Format is that of the file; GPUModel is the run's.
+	Format, GPUModel string
+	// Concurrency, unless nil, is the most requests in flight.
+	Concurrency *int64
+	// Since and Before bound the time of import: at or after, and before.
+	Since, Before time.Time
+	OldestFirst   bool
 	Limit         int
 	PageToken     string
 }
@@ -38,8 +62,20 @@ type ResultQuery struct {
 // InterruptionQuery says which interruptions to list, the newest first.
 type InterruptionQuery struct {
 	RunKey, Node string
-	Limit        int
-	PageToken    string
+	Kind         string
+	// Since and Before bound the notice: at or after, and before.
+	Since, Before time.Time
+	OldestFirst   bool
+	Limit         int
+	PageToken     string
+}
+
+// InstanceQuery says which machines to list, the youngest first; what is empty
+// matches all.
+type InstanceQuery struct {
+	Provider, Region, Zone, InstanceType, CapacityType string
+	Limit                                              int
+	PageToken                                          string
 }
 
 // PageSize is the size of a page for a limit that was asked for.

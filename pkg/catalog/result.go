@@ -2,7 +2,10 @@
 
 package catalog
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Result is one measured point: a benchmark's numbers at one load. Numbers that
 // the source did not have, or had as NaN or infinity, are absent.
@@ -12,6 +15,9 @@ type Result struct {
 	RunKey   string `json:"run" doc:"Run it belongs to"`
 	File     string `json:"file,omitempty" doc:"Name of the file it came from"`
 	Format   string `json:"format" doc:"Format of that file" example:"vllm"`
+
+	Tool        string `json:"tool,omitempty" doc:"Benchmark that wrote the file" example:"guidellm"`
+	ToolVersion string `json:"toolVersion,omitempty" doc:"Version of that benchmark, where the file states it"`
 
 	Model     string `json:"model,omitempty" doc:"Model as the benchmark names it"`
 	Tokenizer string `json:"tokenizer,omitempty"`
@@ -40,8 +46,19 @@ type Result struct {
 	ITL  *Latency `json:"itl,omitempty" doc:"Time between chunks of a stream; not comparable with tpot where a chunk has several tokens"`
 	E2EL *Latency `json:"e2el,omitempty" doc:"Whole request"`
 
+	// Metrics and Settings have what the columns above do not; a unit is part of
+	// the name of a number that has one.
+	Metrics  map[string]float64 `json:"metrics,omitempty" doc:"Further numbers, by name with unit"`
+	Settings map[string]string  `json:"settings,omitempty" doc:"How it was measured, as the benchmark states it"`
+	// Unknown tells a count that is zero from one that nobody stated.
+	Unknown []string `json:"unknown,omitempty" nullable:"false" doc:"Fields among requests, completed, failed, durationSeconds, inputTokens and outputTokens that the file does not state; their zero means nothing"`
+
 	Spotbench *Provenance `json:"spotbench,omitempty" doc:"Where the point was measured, as bench-runner tells"`
 }
+
+// States reports whether the source stated a field of its counts and times, by
+// its JSON name.
+func (r Result) States(field string) bool { return !slices.Contains(r.Unknown, field) }
 
 // Latency is a distribution in milliseconds.
 type Latency struct {
@@ -50,7 +67,7 @@ type Latency struct {
 	StdMs    *float64 `json:"stdMs,omitempty"`
 	P99Ms    *float64 `json:"p99Ms,omitempty"`
 	// PercentilesMs has the others the source gave, by name.
-	PercentilesMs map[string]float64 `json:"percentilesMs,omitempty" doc:"Other percentiles by name, for example p95"`
+	PercentilesMs map[string]float64 `json:"percentilesMs,omitempty" doc:"Other percentiles by name, for example p95; min and max too"`
 }
 
 // Provenance is what bench-runner writes about the segments of a point.
@@ -84,4 +101,6 @@ type Import struct {
 	// Superseded is set once the same file of the run came with other content.
 	Superseded bool     `json:"superseded,omitempty" doc:"A newer file of the same name took its place"`
 	Results    []string `json:"results" nullable:"false" doc:"IDs of its results"`
+	// Notes follow from the content, so that they are not stored.
+	Notes []string `json:"notes,omitempty" nullable:"false" doc:"What was left out of the file, and why"`
 }

@@ -15,6 +15,9 @@ type Segment struct {
 	GPUModel           string    `json:"gpuModel,omitempty" maxLength:"128" doc:"Model of the GPUs, canonical"`
 	GPUUUIDs           []string  `json:"gpuUUIDs,omitempty" nullable:"false" maxItems:"1024" doc:"UUIDs of the GPUs the pod had"`
 	CapacityType       string    `json:"capacityType,omitempty" enum:"spot,on-demand" doc:"How the node was bought"`
+	Region             string    `json:"region,omitempty" maxLength:"128"`
+	Zone               string    `json:"zone,omitempty" maxLength:"128"`
+	InstanceType       string    `json:"instanceType,omitempty" maxLength:"128"`
 	USDPerHour         float64   `json:"usdPerHour,omitempty" minimum:"0" maximum:"1000000" doc:"Price of the pod's share of the node, USD per hour"`
 	OnDemandUSDPerHour float64   `json:"onDemandUSDPerHour,omitempty" minimum:"0" maximum:"1000000" doc:"The same share on demand, USD per hour"`
 	StartedAt          time.Time `json:"startedAt,omitzero" doc:"When the pod's containers started"`
@@ -42,6 +45,9 @@ func (s Segment) Merge(update Segment) Segment {
 		s.GPUUUIDs = update.GPUUUIDs
 	}
 	set(&s.CapacityType, update.CapacityType, false)
+	set(&s.Region, update.Region, false)
+	set(&s.Zone, update.Zone, false)
+	set(&s.InstanceType, update.InstanceType, false)
 	set(&s.USDPerHour, update.USDPerHour, false)
 	set(&s.OnDemandUSDPerHour, update.OnDemandUSDPerHour, false)
 	set(&s.StartedAt, update.StartedAt, false)

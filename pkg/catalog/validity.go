@@ -44,7 +44,8 @@ const minRequests = 100
 //
 // Invalid: the run failed, finished without any result, or has a point measured
 // on GPUs of more than one model. Suspect: requests failed, a point was
-// continued on another GPU, a point has too few requests for its percentiles, GPUs
+// continued on another GPU, a point has too few requests for its percentiles or
+// does not tell how many, GPUs
 // were throttled, or nothing is known about them. Memory errors of a GPU that could
 // not be corrected are invalid too.
 func Judge(p Parts) Validity {
@@ -92,7 +93,7 @@ func Judge(p Parts) Validity {
 
 func judgeResults(p Parts, find func(Verdict, string, string, ...any)) {
 	models := gpuModels(p.Segments)
-	var mixed, moved, untraced, empty, few []string
+	var mixed, moved, untraced, empty, few, uncounted, refused []string
 	failed := int64(0)
 	for _, r := range p.Results {
 		switch {
@@ -103,10 +104,16 @@ func judgeResults(p Parts, find func(Verdict, string, string, ...any)) {
 		case r.Spotbench != nil && r.Spotbench.Resumed && len(r.Spotbench.Segments) > 1:
 			moved = append(moved, label(r))
 		}
-		if r.Completed == 0 {
+		switch {
+		case !r.States("completed"):
+			uncounted = append(uncounted, label(r))
+		case r.Completed == 0:
 			empty = append(empty, label(r))
-		} else if r.Completed < minRequests {
+		case r.Completed < minRequests:
 			few = append(few, label(r))
+		}
+		if r.Settings["validity"] == "INVALID" {
+			refused = append(refused, label(r))
 		}
 		failed += r.Failed
 	}
@@ -124,6 +131,12 @@ func judgeResults(p Parts, find func(Verdict, string, string, ...any)) {
 	}
 	if len(few) > 0 {
 		find(Suspect, "few-requests", "Fewer than %d requests, too few to tell a 99th percentile: %s.", minRequests, strings.Join(few, ", "))
+	}
+	if len(uncounted) > 0 {
+		find(Suspect, "requests-unknown", "The file does not tell how many requests were measured: %s.", strings.Join(uncounted, ", "))
+	}
+	if len(refused) > 0 {
+		find(Suspect, "refused-by-tool", "The benchmark itself calls its result invalid: %s.", strings.Join(refused, ", "))
 	}
 	if failed > 0 {
 		find(Suspect, "failed-requests", "%d requests failed; throughput and latency are those of the others.", failed)

@@ -255,10 +255,31 @@ func (c *Client) GetTelemetry(ctx context.Context, key string) ([]catalog.Teleme
 	return out.Items, err
 }
 
+// Dated bounds the time by which a list is sorted, at or after Since and before
+// Before, and turns the list around.
+type Dated struct {
+	Since, Before time.Time
+	OldestFirst   bool
+}
+
+func (d Dated) set(v url.Values) {
+	if !d.Since.IsZero() {
+		v.Set("since", d.Since.UTC().Format(time.RFC3339Nano))
+	}
+	if !d.Before.IsZero() {
+		v.Set("before", d.Before.UTC().Format(time.RFC3339Nano))
+	}
+	if d.OldestFirst {
+		v.Set("order", "oldest")
+	}
+}
+
 // RunFilter says which runs to list; what is empty matches all.
 type RunFilter struct {
-	Model, Benchmark, GPUModel, Namespace string
-	Status                                catalog.Status
+	Model, Benchmark, GPUModel, Namespace    string
+	Node, Region, InstanceType, CapacityType string
+	Status                                   catalog.Status
+	Dated
 	// Limit is the size of a page (0: the catalog's choice).
 	Limit     int
 	PageToken string
@@ -272,6 +293,11 @@ func (c *Client) ListRuns(ctx context.Context, f RunFilter) (catalog.Page[catalo
 	setString(v, "gpuModel", f.GPUModel)
 	setString(v, "namespace", f.Namespace)
 	setString(v, "status", string(f.Status))
+	setString(v, "node", f.Node)
+	setString(v, "region", f.Region)
+	setString(v, "instanceType", f.InstanceType)
+	setString(v, "capacityType", f.CapacityType)
+	f.set(v)
 	setString(v, "pageToken", f.PageToken)
 	setInt(v, "limit", f.Limit)
 	var out catalog.Page[catalog.Summary]
@@ -282,8 +308,13 @@ func (c *Client) ListRuns(ctx context.Context, f RunFilter) (catalog.Page[catalo
 // ResultFilter says which results to list; what is empty matches all.
 type ResultFilter struct {
 	RunKey, Model string
-	Limit         int
-	PageToken     string
+	// SourceFormat is that of the file; GPUModel is the run's.
+	SourceFormat, GPUModel string
+	// Concurrency is the most requests in flight (0: any).
+	Concurrency int
+	Dated
+	Limit     int
+	PageToken string
 }
 
 // ListResults is one page of results, the newest first.
@@ -291,6 +322,10 @@ func (c *Client) ListResults(ctx context.Context, f ResultFilter) (catalog.Page[
 	v := url.Values{}
 	setString(v, "run", f.RunKey)
 	setString(v, "model", f.Model)
+	setString(v, "sourceFormat", f.SourceFormat)
+	setString(v, "gpuModel", f.GPUModel)
+	setInt(v, "concurrency", f.Concurrency)
+	f.set(v)
 	setString(v, "pageToken", f.PageToken)
 	setInt(v, "limit", f.Limit)
 	var out catalog.Page[catalog.Result]
@@ -300,9 +335,10 @@ func (c *Client) ListResults(ctx context.Context, f ResultFilter) (catalog.Page[
 
 // InterruptionFilter says which interruptions to list; what is empty matches all.
 type InterruptionFilter struct {
-	RunKey, Node string
-	Limit        int
-	PageToken    string
+	RunKey, Node, Kind string
+	Dated
+	Limit     int
+	PageToken string
 }
 
 // ListInterruptions is one page of interruptions, the newest first.
@@ -310,6 +346,8 @@ func (c *Client) ListInterruptions(ctx context.Context, f InterruptionFilter) (c
 	v := url.Values{}
 	setString(v, "run", f.RunKey)
 	setString(v, "node", f.Node)
+	setString(v, "kind", f.Kind)
+	f.set(v)
 	setString(v, "pageToken", f.PageToken)
 	setInt(v, "limit", f.Limit)
 	var out catalog.Page[catalog.Interruption]
@@ -322,4 +360,48 @@ func (c *Client) ListModels(ctx context.Context) ([]catalog.Model, error) {
 	var out catalog.Page[catalog.Model]
 	err := c.do(ctx, http.MethodGet, "/v1/models", nil, &out)
 	return out.Items, err
+}
+
+// PutInstance tells of the life of a machine.
+func (c *Client) PutInstance(ctx context.Context, uid string, instance catalog.Instance) (catalog.Instance, error) {
+	return send(ctx, c, "/v1/instances/"+url.PathEscape(uid), instance)
+}
+
+// ListInstances is one page of machines, the youngest first.
+func (c *Client) ListInstances(ctx context.Context, q catalog.InstanceQuery) (catalog.Page[catalog.Instance], error) {
+	v := url.Values{}
+	setString(v, "provider", q.Provider)
+	setString(v, "region", q.Region)
+	setString(v, "zone", q.Zone)
+	setString(v, "instanceType", q.InstanceType)
+	setString(v, "capacityType", q.CapacityType)
+	setString(v, "pageToken", q.PageToken)
+	setInt(v, "limit", q.Limit)
+	var out catalog.Page[catalog.Instance]
+	err := c.do(ctx, http.MethodGet, query("/v1/instances", v), nil, &out)
+	return out, err
+}
+
+// ListRisks is how likely machines of each pool are taken back, as learned from
+// those that were observed.
+func (c *Client) ListRisks(ctx context.Context) ([]catalog.PoolRisk, error) {
+	var page catalog.Page[catalog.PoolRisk]
+	err := c.do(ctx, http.MethodGet, "/v1/risk", nil, &page)
+	return page.Items, err
+}
+
+// Savings is what spot capacity saved.
+func (c *Client) Savings(ctx context.Context, q catalog.SavingsQuery) (catalog.SavingsReport, error) {
+	values := url.Values{}
+	setString(values, "by", string(q.By))
+	setString(values, "model", q.Model)
+	setString(values, "namespace", q.Namespace)
+	for name, t := range map[string]time.Time{"from": q.From, "to": q.To} {
+		if !t.IsZero() {
+			values.Set(name, t.UTC().Format(time.RFC3339Nano))
+		}
+	}
+	var report catalog.SavingsReport
+	err := c.do(ctx, http.MethodGet, query("/v1/savings", values), nil, &report)
+	return report, err
 }

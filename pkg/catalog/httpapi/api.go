@@ -17,6 +17,7 @@ import (
 
 	"github.com/spotbench/spotbench/pkg/catalog"
 	"github.com/spotbench/spotbench/pkg/catalog/auth"
+	"github.com/spotbench/spotbench/pkg/risk"
 )
 
 // Store keeps the catalog. Its errors are catalog.ErrNotFound, ErrInvalid and
@@ -26,6 +27,10 @@ type Store interface {
 	PutSegment(ctx context.Context, key, podUID string, update catalog.Segment) (catalog.Segment, error)
 	PutInterruption(ctx context.Context, key, noticeID string, update catalog.Interruption) (catalog.Interruption, error)
 	PutTelemetry(ctx context.Context, key, podUID string, telemetry catalog.Telemetry) (catalog.Telemetry, error)
+	PutInstance(ctx context.Context, uid string, update catalog.Instance) (catalog.Instance, error)
+	ListInstances(ctx context.Context, query catalog.InstanceQuery) (catalog.Page[catalog.Instance], error)
+	Lives(ctx context.Context, since time.Time) ([]catalog.Instance, error)
+	Savings(ctx context.Context, query catalog.SavingsQuery) (catalog.SavingsReport, error)
 	Import(ctx context.Context, runKey, file, format string, content []byte, results []catalog.Result) (imported catalog.Import, created bool, err error)
 	GetRunRevision(ctx context.Context, key string) (catalog.Detail, int64, error)
 	ListRuns(ctx context.Context, query catalog.RunQuery) (catalog.Page[catalog.Summary], error)
@@ -47,6 +52,8 @@ type api struct {
 	guard   Guard
 	log     *slog.Logger
 	metrics *metrics
+	// hazards are assumed of pools until their machines have been observed.
+	hazards risk.Book
 	huma    huma.API
 }
 
@@ -74,6 +81,8 @@ func (a *api) register(mux *http.ServeMux) {
 	a.registerRuns()
 	a.registerLists()
 	a.registerImports()
+	a.registerInstances()
+	a.registerExports()
 }
 
 // OpenAPI is the document of the API, as YAML.
@@ -85,7 +94,15 @@ func OpenAPI() ([]byte, error) {
 
 // read describes an operation that anybody may call.
 func read(id, path, summary string, statuses ...int) huma.Operation {
-	return huma.Operation{OperationID: id, Method: http.MethodGet, Path: path, Summary: summary, Errors: append(statuses, http.StatusUnprocessableEntity)}
+	return huma.Operation{OperationID: id, Method: http.MethodGet, Path: path, Summary: summary, Errors: append(statuses, http.StatusUnprocessableEntity, http.StatusServiceUnavailable)}
+}
+
+// conditional is a read that is answered by 304 to those who have its content.
+func conditional(id, path, summary string, statuses ...int) huma.Operation {
+	op := read(id, path, summary, statuses...)
+	op.Parameters = []*huma.Param{{Name: "If-None-Match", In: "header", Description: "ETags of the answers the caller has", Schema: &huma.Schema{Type: huma.TypeString}}}
+	op.Responses = map[string]*huma.Response{"304": {Description: "The answer is one the caller has"}}
+	return op
 }
 
 // write describes an operation for writers.

@@ -179,6 +179,35 @@ func TestARunIsToldAndReadBackThroughTheClient(t *testing.T) {
 	if err != nil || len(runs.Items) != 1 || !cmp.Equal(runs.Items[0], run.Summary) {
 		t.Errorf("the list has another run than the run itself: %+v %v", runs.Items, err)
 	}
+	for name, tt := range map[string]struct {
+		filter client.RunFilter
+		want   int
+	}{
+		"started in the hour": {client.RunFilter{Model: "org/told", Dated: client.Dated{Since: start, Before: start.Add(time.Hour), OldestFirst: true}}, 1},
+		"started later":       {client.RunFilter{Model: "org/told", Dated: client.Dated{Since: start.Add(time.Second)}}, 0},
+		"started earlier":     {client.RunFilter{Model: "org/told", Dated: client.Dated{Before: start}}, 0},
+		"bought on demand":    {client.RunFilter{Model: "org/told", CapacityType: "on-demand"}, 0},
+		"in another region":   {client.RunFilter{Model: "org/told", Region: "eu"}, 0},
+		"on another node":     {client.RunFilter{Model: "org/told", Node: "n9"}, 0},
+		"on another machine":  {client.RunFilter{Model: "org/told", InstanceType: "p5"}, 0},
+	} {
+		if page, err := s.client.ListRuns(ctx, tt.filter); err != nil || len(page.Items) != tt.want {
+			t.Errorf("runs %s: %d, %v, want %d", name, len(page.Items), err, tt.want)
+		}
+	}
+	for name, tt := range map[string]struct {
+		filter client.ResultFilter
+		want   int
+	}{
+		"of vLLM at 4":         {client.ResultFilter{RunKey: key, SourceFormat: "vllm", Concurrency: 4}, 1},
+		"at 5":                 {client.ResultFilter{RunKey: key, Concurrency: 5}, 0},
+		"of another format":    {client.ResultFilter{RunKey: key, SourceFormat: "sglang"}, 0},
+		"of another GPU model": {client.ResultFilter{RunKey: key, GPUModel: "L4"}, 0}, // the run itself does not tell one
+	} {
+		if page, err := s.client.ListResults(ctx, tt.filter); err != nil || len(page.Items) != tt.want {
+			t.Errorf("results %s: %d, %v, want %d", name, len(page.Items), err, tt.want)
+		}
+	}
 	results, err := s.client.ListResults(ctx, client.ResultFilter{RunKey: key})
 	if err != nil || !cmp.Equal(results.Items, run.Results) {
 		t.Errorf("results %+v %v", results, err)
@@ -225,7 +254,7 @@ func TestAnswersToWhatCannotBeDone(t *testing.T) {
 		"an end before the start":            {"PUT", "/v1/runs/ns%2Fthere", s.writer, `{"startedAt":"2026-01-02T00:00:00Z","finishedAt":"2026-01-01T00:00:00Z"}`, 422, "finishedAt"},
 		"a NUL in a name":                    {"PUT", "/v1/runs/ns%2Fthere", s.writer, `{"model":"a\u0000"}`, 422, "NUL"},
 		"a GPU without a UUID":               {"PUT", "/v1/runs/ns%2Fthere/telemetry/u", s.writer, `{"gpus":[{"uuid":""}]}`, 422, "gpus[0].uuid"},
-		"a result file of another tool":      {"POST", "/v1/imports?run=ns/there", s.writer, `{"load_summary":{},"successes":{}}`, 415, "inference-perf"},
+		"a result file of another tool":      {"POST", "/v1/imports?run=ns/there", s.writer, `{"load_summary":{},"successes":{}}`, 415, "Prometheus"},
 		"a result file that is cut":          {"POST", "/v1/imports?run=ns/there&file=c4.json", s.writer, `{"model_id":`, 422, `file \"c4.json\", at byte 12`},
 		"a result for a run that is none":    {"POST", "/v1/imports?run=ns/none", s.writer, vllm, 404, "ns/none"},
 		"an import without a run":            {"POST", "/v1/imports", s.writer, vllm, 422, "run"},
@@ -261,7 +290,7 @@ func TestAWriteForAnOlderRevisionIs412(t *testing.T) {
 	if resp, body := s.send(t, "PUT", "/v1/runs/ns%2Fetag", s.writer, `{"model":"n"}`, "If-Match", tag); resp.StatusCode != http.StatusOK {
 		t.Errorf("%s %s", resp.Status, body)
 	}
-	for _, stale := range []string{tag, `"x"`, "*"} {
+	for _, stale := range []string{tag, `"x"`} {
 		if resp, body := s.send(t, "PUT", "/v1/runs/ns%2Fetag", s.writer, `{"model":"o"}`, "If-Match", stale); resp.StatusCode != http.StatusPreconditionFailed {
 			t.Errorf("%s: %s %s", stale, resp.Status, body)
 		}

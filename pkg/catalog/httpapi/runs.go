@@ -3,9 +3,12 @@
 package httpapi
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
+	"reflect"
 	"strconv"
 	"strings"
 	"time"
@@ -33,13 +36,35 @@ type versioned[T any] struct {
 
 func etag(revision int64) string { return `"` + strconv.FormatInt(revision, 10) + `"` }
 
+// expectation is what a writer expects of the run, as the store takes it.
+func expectation(ifMatch, ifNoneMatch string) (int64, error) {
+	switch {
+	case ifMatch != "" && ifNoneMatch != "":
+		return 0, huma.Error422UnprocessableEntity("If-Match and If-None-Match exclude each other; send one of them")
+	case ifNoneMatch == "*":
+		return catalog.NotYet, nil
+	case ifNoneMatch != "":
+		return 0, huma.Error422UnprocessableEntity("If-None-Match of a write only takes *; leave it out to update the run whatever it is")
+	case ifMatch == "*":
+		return catalog.AnyRevision, nil
+	case ifMatch == "":
+		return 0, nil
+	}
+	revision, err := strconv.ParseInt(strings.Trim(ifMatch, `"`), 10, 64)
+	if err != nil || revision < 1 {
+		return 0, huma.Error412PreconditionFailed("If-Match is not an ETag this run had; send the one of GET /v1/runs/{key}")
+	}
+	return revision, nil
+}
+
 func (a *api) registerRuns() {
 	op := a.write("put-run", http.MethodPut, "/v1/runs/{key}", "Create a run or update it")
 	op.Errors = append(op.Errors, http.StatusPreconditionFailed)
 	huma.Register(a.huma, op, func(ctx context.Context, in *struct {
 		OfRun
-		IfMatch string `header:"If-Match" doc:"Only if the run still has this revision"`
-		Body    catalog.Run
+		IfMatch     string `header:"If-Match" doc:"Only if the run still has this revision; * for any"`
+		IfNoneMatch string `header:"If-None-Match" doc:"Only *: only if there is no such run yet"`
+		Body        catalog.Run
 	}) (*versioned[catalog.Run], error) {
 		if err := catalog.ValidateKey(in.Key); err != nil {
 			return nil, invalid(err)
@@ -47,24 +72,30 @@ func (a *api) registerRuns() {
 		if err := in.Body.Validate(); err != nil {
 			return nil, invalid(err)
 		}
-		revision := int64(0)
-		if in.IfMatch != "" {
-			var err error
-			if revision, err = strconv.ParseInt(strings.Trim(in.IfMatch, `"`), 10, 64); err != nil || revision < 1 {
-				return nil, huma.Error412PreconditionFailed("If-Match is not an ETag this run had; send the one of GET /v1/runs/{key}")
-			}
+		expected, err := expectation(in.IfMatch, in.IfNoneMatch)
+		if err != nil {
+			return nil, err
 		}
-		run, revision, err := a.store.PutRun(ctx, in.Key, in.Body, revision)
+		run, revision, err := a.store.PutRun(ctx, in.Key, in.Body, expected)
 		if err != nil {
 			return nil, a.problem(err)
 		}
 		return &versioned[catalog.Run]{ETag: etag(revision), Body: run}, nil
 	})
-	huma.Register(a.huma, read("get-run", "/v1/runs/{key}", "A run with its segments, interruptions, telemetry and results", http.StatusNotFound),
-		func(ctx context.Context, in *OfRun) (*versioned[catalog.Detail], error) {
+	getRun := conditional("get-run", "/v1/runs/{key}", "A run with its segments, interruptions, telemetry and results", http.StatusNotFound)
+	getRun.Parameters = nil // it reads the header itself
+	huma.Register(a.huma, getRun,
+		func(ctx context.Context, in *struct {
+			OfRun
+			IfNoneMatch string `header:"If-None-Match" doc:"ETags of the answers the caller has; a run that goes on is always answered, for its cost grows without a new revision"`
+		}) (*versioned[catalog.Detail], error) {
 			run, revision, err := a.store.GetRunRevision(ctx, in.Key)
 			if err != nil {
 				return nil, a.problem(err)
+			}
+			ended := run.Status == catalog.Succeeded || run.Status == catalog.Failed
+			if ended && in.IfNoneMatch != "" && matches(in.IfNoneMatch, etag(revision)) {
+				return nil, huma.ErrorWithHeaders(huma.Status304NotModified(), http.Header{"ETag": {etag(revision)}})
 			}
 			return &versioned[catalog.Detail]{ETag: etag(revision), Body: run}, nil
 		})
@@ -104,7 +135,7 @@ func (a *api) registerRuns() {
 			telemetry, err := a.store.PutTelemetry(ctx, in.Key, in.PodUID, in.Body)
 			return &body[catalog.Telemetry]{telemetry}, a.problem(err)
 		})
-	huma.Register(a.huma, read("get-telemetry", "/v1/runs/{key}/telemetry", "The telemetry of a run, one entry per pod", http.StatusNotFound),
+	huma.Register(a.huma, conditional("get-telemetry", "/v1/runs/{key}/telemetry", "The telemetry of a run, one entry per pod", http.StatusNotFound),
 		func(ctx context.Context, in *OfRun) (*body[catalog.Page[catalog.Telemetry]], error) {
 			run, _, err := a.store.GetRunRevision(ctx, in.Key)
 			return &body[catalog.Page[catalog.Telemetry]]{catalog.Page[catalog.Telemetry]{Items: run.Telemetry}}, a.problem(err)
@@ -113,7 +144,8 @@ func (a *api) registerRuns() {
 
 func (a *api) registerImports() {
 	op := a.write("import", http.MethodPost, "/v1/imports", "Take in a result file of a run")
-	op.Description = "The format is found from the content: vLLM's bench serve and bench-runner are read, others are refused by name. " +
+	op.Description = "The format is found from the content: " + strings.Join(importer.Formats(), ", ") + "; others are refused by name. " +
+		"The file may be compressed with gzip, with or without Content-Encoding. " +
 		"The same content for the same run again is answered with the first import and 200. " +
 		"Other content under a file name the run has takes the place of the earlier."
 	op.DefaultStatus = http.StatusCreated
@@ -121,18 +153,29 @@ func (a *api) registerImports() {
 	// The importer checks the body: Python's NaN is no JSON, and it names the format.
 	op.SkipValidateBody = true
 	op.RequestBody = &huma.RequestBody{Required: true, Description: "The result file as the benchmark saved it", Content: map[string]*huma.MediaType{
-		"application/json": {Schema: &huma.Schema{Type: huma.TypeObject, AdditionalProperties: true}}}}
+		"application/json": {Schema: &huma.Schema{}}, "application/x-ndjson": {Schema: &huma.Schema{}}, "text/plain": {Schema: &huma.Schema{Type: huma.TypeString}}, "text/csv": {Schema: &huma.Schema{Type: huma.TypeString}}}}
 	op.MaxBodyBytes, op.BodyReadTimeout = importer.MaxBytes, 2*time.Minute
-	op.Responses = map[string]*huma.Response{"200": {Description: "The run has had this content before"}}
+	op.Responses = map[string]*huma.Response{"200": {Description: "The run has had this content before", Content: map[string]*huma.MediaType{
+		"application/json": {Schema: a.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[catalog.Import](), true, "")}}}}
 	huma.Register(a.huma, op, func(ctx context.Context, in *struct {
-		Run     string `query:"run" required:"true" minLength:"1" maxLength:"512" doc:"Key of the run" example:"gpu-workloads/sweep-1a2b3c4d"`
-		File    string `query:"file" maxLength:"255" doc:"Name of the file"`
-		RawBody []byte `contentType:"application/json"`
+		Run      string `query:"run" required:"true" minLength:"1" maxLength:"512" doc:"Key of the run" example:"gpu-workloads/sweep-1a2b3c4d"`
+		File     string `query:"file" maxLength:"255" doc:"Name of the file"`
+		Encoding string `header:"Content-Encoding" doc:"How the file is compressed: gzip, or not at all"`
+		RawBody  []byte `contentType:"application/json"`
 	}) (*struct {
 		Status int
 		Body   catalog.Import
 	}, error) {
-		parsed, err := importer.Parse(in.File, in.RawBody)
+		if in.Encoding != "" && in.Encoding != "gzip" && in.Encoding != "identity" {
+			a.metrics.imports.WithLabelValues("refused").Inc()
+			return nil, huma.Error415UnsupportedMediaType(fmt.Sprintf("Content-Encoding %q is not read; use gzip or none", in.Encoding))
+		}
+		// The content, not its compression, is what the import is named by.
+		content, err := importer.Read(in.File, bytes.NewReader(in.RawBody))
+		var parsed importer.Parsed
+		if err == nil {
+			parsed, err = importer.Parse(in.File, content)
+		}
 		if err != nil {
 			a.metrics.imports.WithLabelValues("refused").Inc()
 			var unsupported *importer.UnsupportedError
@@ -141,10 +184,11 @@ func (a *api) registerImports() {
 			}
 			return nil, invalid(err)
 		}
-		imported, created, err := a.store.Import(ctx, in.Run, in.File, parsed.Format, in.RawBody, parsed.Results)
+		imported, created, err := a.store.Import(ctx, in.Run, in.File, parsed.Format, content, parsed.Results)
 		if err != nil {
 			return nil, a.problem(err)
 		}
+		imported.Notes = parsed.Notes
 		out := &struct {
 			Status int
 			Body   catalog.Import

@@ -5,6 +5,7 @@ package httpapi
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/spotbench/spotbench/pkg/risk"
 	"github.com/spotbench/spotbench/pkg/version"
 )
 
@@ -45,6 +47,8 @@ type Options struct {
 	Guard    Guard
 	Log      *slog.Logger
 	Registry *prometheus.Registry
+	// Hazards are assumed of pools until their machines have been observed.
+	Hazards risk.Book
 	// Pages shows the catalog to people, on these patterns of the mux.
 	Pages        http.Handler
 	PagePatterns []string
@@ -53,7 +57,7 @@ type Options struct {
 // New is the whole server: API, pages, health and metrics.
 func New(o Options) http.Handler {
 	mux := http.NewServeMux()
-	a := &api{store: o.Store, guard: o.Guard, log: o.Log, metrics: newMetrics(o.Registry)}
+	a := &api{store: o.Store, guard: o.Guard, log: o.Log, metrics: newMetrics(o.Registry), hazards: o.Hazards}
 	a.register(mux)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", a.ready)
@@ -94,7 +98,10 @@ func (a *api) observe(mux *http.ServeMux) http.Handler {
 		start := time.Now()
 		answer := &recorder{ResponseWriter: w, status: http.StatusOK}
 		defer func() {
-			if caught := recover(); caught != nil {
+			caught := recover()
+			if aborted, ok := caught.(error); ok && errors.Is(aborted, http.ErrAbortHandler) {
+				defer panic(caught) // the server's own way to end a connection
+			} else if caught != nil {
 				a.log.Error("a request panicked", "panic", caught, "stack", string(debug.Stack()))
 				writeProblem(answer, http.StatusInternalServerError, "the catalog failed at this request; it is in its log")
 			}
@@ -122,7 +129,7 @@ func (a *api) observe(mux *http.ServeMux) http.Handler {
 			writeProblem(answer, refusal.status, detail)
 			return
 		}
-		mux.ServeHTTP(answer, r)
+		tagged(mux).ServeHTTP(answer, r)
 	})
 }
 

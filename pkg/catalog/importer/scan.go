@@ -20,6 +20,9 @@ type scanned struct {
 	shifts []shift
 }
 
+// maxShifts is the most numbers that JSON does not have, in one file.
+const maxShifts = 1 << 20
+
 type shift struct{ at, difference int64 }
 
 // original turns an offset in the data into one in the file.
@@ -33,6 +36,10 @@ func (s scanned) original(offset int64) int64 {
 
 // syntax says where the JSON is broken.
 func (s scanned) syntax(file string, err error, dec *json.Decoder) error {
+	var told *FileError
+	if errors.As(err, &told) {
+		return told
+	}
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return &FileError{File: file, Offset: s.original(int64(len(s.data))), Problem: "the file ends in the middle of the JSON; it was not written completely, so save it again"}
 	}
@@ -69,6 +76,9 @@ func scan(file string, data []byte) (scanned, error) {
 					replaced = append(append(replaced, data[kept:n]...), "null"...)
 					n += len(word) - 1
 					kept = n + 1
+					if len(out.shifts) == maxShifts {
+						return scanned{}, &FileError{File: file, Offset: int64(n), Problem: fmt.Sprintf("more than %d NaN or Infinity, which no benchmark writes; check that this is a result file", maxShifts)}
+					}
 					out.shifts = append(out.shifts, shift{at: int64(len(replaced)), difference: int64(len(replaced) - kept)})
 					break
 				}

@@ -5,104 +5,23 @@ package importer
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
-	"fmt"
-	"math"
-	"regexp"
 	"strings"
 
 	"github.com/spotbench/spotbench/pkg/catalog"
 )
 
-// percentile matches the latency statistics: mean_ttft_ms, p99_itl_ms, p99.9_e2el_ms.
-var percentile = regexp.MustCompile(`^(mean|median|std|p[0-9]{1,3}(?:\.[0-9]{1,3})?)_(ttft|tpot|itl|e2el)_ms$`)
-
-// reader takes typed values out of the fields and collects what is wrong.
-type reader struct {
-	file   string
-	fields map[string]field
-	errs   []error
-}
-
-func (r *reader) wrong(name, format string, args ...any) {
-	r.errs = append(r.errs, &FileError{File: r.file, Field: name, Offset: r.fields[name].offset, Problem: fmt.Sprintf(format, args...)})
-}
-
-// missing reports whether the field is absent or null.
-func (r *reader) missing(name string) bool {
-	f, ok := r.fields[name]
-	return !ok || string(f.raw) == "null"
-}
-
-func (r *reader) text(name string) string {
-	var s string
-	if r.missing(name) {
-		return ""
-	}
-	if err := json.Unmarshal(r.fields[name].raw, &s); err != nil {
-		r.wrong(name, "%s is no string", short(r.fields[name].raw))
-	}
-	if len(s) > 1024 {
-		r.wrong(name, "%d bytes are too long for a name; use at most 1024", len(s))
-		return ""
-	}
-	return strings.ToValidUTF8(strings.ReplaceAll(s, "\x00", ""), "\uFFFD")
-}
-
-func (r *reader) number(name string) *float64 {
-	if r.missing(name) {
+func parseVLLM(r *reader) []catalog.Result {
+	if !r.needs("vLLM's bench serve; import a file saved with --save-result", "model_id", "num_prompts", "completed", "duration") {
 		return nil
-	}
-	var v float64
-	if err := json.Unmarshal(r.fields[name].raw, &v); err != nil {
-		r.wrong(name, "%s is no number; a number or null belongs here", short(r.fields[name].raw))
-		return nil
-	}
-	return &v
-}
-
-// positive is a number that cannot be below zero.
-func (r *reader) positive(name string) *float64 {
-	v := r.number(name)
-	if v != nil && *v < 0 {
-		r.wrong(name, "%v is negative; this cannot be", *v)
-		return nil
-	}
-	return v
-}
-
-// count is a whole number from zero.
-func (r *reader) count(name string) int64 {
-	v := r.positive(name)
-	if v == nil {
-		return 0
-	}
-	if *v != math.Trunc(*v) || *v > 1<<53 {
-		r.wrong(name, "%v is no count; a whole number belongs here", *v)
-		return 0
-	}
-	return int64(*v)
-}
-
-func parseVLLM(file string, fields map[string]field) (catalog.Result, error) {
-	r := &reader{file: file, fields: fields}
-	var absent []string
-	for _, name := range []string{"model_id", "num_prompts", "completed", "duration"} {
-		if r.missing(name) {
-			absent = append(absent, name)
-		}
-	}
-	if len(absent) > 0 {
-		return catalog.Result{}, &FileError{File: file, Field: absent[0], Problem: fmt.Sprintf(
-			"it lacks %s, which every result file of vLLM's bench serve has; import a file saved with --save-result", strings.Join(absent, ", "))}
 	}
 	result := catalog.Result{
+		Tool:  "vllm bench serve",
 		Model: r.text("model_id"), Tokenizer: r.text("tokenizer_id"), Backend: r.text("backend"), LocalDate: r.text("date"),
 		Burstiness: r.positive("burstiness"), RequestRate: r.rate("request_rate"),
 		Requests: r.count("num_prompts"), Completed: r.count("completed"),
 		InputTokens: r.count("total_input_tokens"), OutputTokens: r.count("total_output_tokens"),
 		RequestThroughput: r.positive("request_throughput"), OutputThroughput: r.positive("output_throughput"), TotalTokenThroughput: r.positive("total_token_throughput"),
-		TTFT: r.latency("ttft"), TPOT: r.latency("tpot"), ITL: r.latency("itl"), E2EL: r.latency("e2el"),
+		TTFT: r.flat("ttft_ms", milliseconds), TPOT: r.flat("tpot_ms", milliseconds), ITL: r.flat("itl_ms", milliseconds), E2EL: r.flat("e2el_ms", milliseconds),
 		Spotbench: r.provenance("spotbench"),
 	}
 	if d := r.positive("duration"); d != nil {
@@ -116,14 +35,14 @@ func parseVLLM(file string, fields map[string]field) (catalog.Result, error) {
 		c := r.count("max_concurrency")
 		result.Concurrency = &c
 	}
-	if result.Model == "" && len(r.errs) == 0 {
+	if result.Model == "" && len(*r.errs) == 0 {
 		r.wrong("model_id", "it is empty; give the model's name")
 	}
 	if result.Completed > result.Requests {
 		r.wrong("completed", "%d requests completed of %d asked for; correct num_prompts or completed", result.Completed, result.Requests)
 	}
 	result.Failed = r.failures(result.Requests - result.Completed)
-	return result, errors.Join(r.errs...)
+	return []catalog.Result{result}
 }
 
 // rate is the offered load: a number, or "inf" for as fast as possible.
@@ -147,11 +66,7 @@ func (r *reader) failures(incomplete int64) int64 {
 	if r.missing("errors") {
 		return max(incomplete, 0)
 	}
-	var list []json.RawMessage
-	if json.Unmarshal(r.fields["errors"].raw, &list) != nil {
-		r.wrong("errors", "it is no list; one string per request belongs here")
-		return 0
-	}
+	list := r.list("errors")
 	failed := int64(0)
 	for _, e := range list {
 		if text := string(e); text != `""` && text != "null" {
@@ -161,40 +76,21 @@ func (r *reader) failures(incomplete int64) int64 {
 	return max(failed, incomplete)
 }
 
-// latency collects the statistics of one quantity, in milliseconds.
-func (r *reader) latency(quantity string) *catalog.Latency {
-	var l catalog.Latency
-	found := false
-	for name := range r.fields {
-		m := percentile.FindStringSubmatch(name)
-		if m == nil || m[2] != quantity {
+// flat collects the statistics of one quantity from fields such as
+// p99_ttft_ms, where the quantity is the part of the name behind the statistic.
+func (r *reader) flat(quantity string, factor float64) *catalog.Latency {
+	var l latency
+	for _, name := range r.names() {
+		statistic, ok := strings.CutSuffix(name, "_"+quantity)
+		if !ok || statistics[statistic] == "" && !isPercentile(statistic) {
 			continue
 		}
-		v := r.positive(name)
-		if v == nil {
-			continue
+		if known := statistics[statistic]; known != "" {
+			statistic = known
 		}
-		found = true
-		switch m[1] {
-		case "mean":
-			l.MeanMs = v
-		case "median":
-			l.MedianMs = v
-		case "std":
-			l.StdMs = v
-		case "p99":
-			l.P99Ms = v
-		default:
-			if l.PercentilesMs == nil {
-				l.PercentilesMs = map[string]float64{}
-			}
-			l.PercentilesMs[m[1]] = *v
-		}
+		l.set(statistic, r.scaled(name, factor))
 	}
-	if !found {
-		return nil
-	}
-	return &l
+	return l.result()
 }
 
 // provenance reads what bench-runner adds.
@@ -227,12 +123,4 @@ func (r *reader) provenance(name string) *catalog.Provenance {
 		p.Other = nil
 	}
 	return &p
-}
-
-// short quotes the beginning of a value for a message.
-func short(raw json.RawMessage) string {
-	if len(raw) > 40 {
-		return string(raw[:40]) + "…"
-	}
-	return string(raw)
 }

@@ -46,7 +46,7 @@ func scanRun(from row) (catalog.Run, int64, error) {
 	return r, revision, err
 }
 
-const selectSegments = `SELECT run_key, pod_uid, node, gpu_model, gpu_uuids, capacity_type, usd_per_hour, on_demand_usd_per_hour, started_at, ended_at, restored_generation FROM segments`
+const selectSegments = `SELECT run_key, pod_uid, node, gpu_model, gpu_uuids, region, zone, instance_type, capacity_type, usd_per_hour, on_demand_usd_per_hour, started_at, ended_at, restored_generation FROM segments`
 
 // of is something with the key of its run.
 type of[T any] struct {
@@ -58,7 +58,7 @@ func scanSegmentOf(from row) (of[catalog.Segment], error) {
 	var o of[catalog.Segment]
 	var started, ended *time.Time
 	g := &o.part
-	err := from.Scan(&o.run, &g.PodUID, &g.Node, &g.GPUModel, &g.GPUUUIDs, &g.CapacityType, &g.USDPerHour, &g.OnDemandUSDPerHour, &started, &ended, &g.RestoredGeneration)
+	err := from.Scan(&o.run, &g.PodUID, &g.Node, &g.GPUModel, &g.GPUUUIDs, &g.Region, &g.Zone, &g.InstanceType, &g.CapacityType, &g.USDPerHour, &g.OnDemandUSDPerHour, &started, &ended, &g.RestoredGeneration)
 	g.StartedAt, g.EndedAt = moment(started), moment(ended)
 	return o, err
 }
@@ -207,30 +207,62 @@ func (w *where) equal(column, value string) {
 	}
 }
 
-// after continues a list sorted by the columns, all descending, behind a row.
-func (w *where) after(columns string, values ...any) {
+// compare adds "LEFT value", where left ends with the operator.
+func (w *where) compare(left string, value any) {
+	w.args = append(w.args, value)
+	w.conditions = append(w.conditions, fmt.Sprintf("%s $%d", left, len(w.args)))
+}
+
+// between bounds a time: at or after since, and before.
+func (w *where) between(column string, since, before time.Time) {
+	if !since.IsZero() {
+		w.args = append(w.args, since)
+		w.conditions = append(w.conditions, fmt.Sprintf("%s >= $%d", column, len(w.args)))
+	}
+	if !before.IsZero() {
+		w.args = append(w.args, before)
+		w.conditions = append(w.conditions, fmt.Sprintf("%s < $%d", column, len(w.args)))
+	}
+}
+
+// after continues a list sorted by the columns, all in one direction, behind a row.
+func (w *where) after(columns string, oldestFirst bool, values ...any) {
 	marks := make([]string, len(values))
 	for n, v := range values {
 		w.args = append(w.args, v)
 		marks[n] = fmt.Sprintf("$%d", len(w.args))
 	}
-	w.conditions = append(w.conditions, fmt.Sprintf("(%s) < (%s)", columns, strings.Join(marks, ", ")))
+	behind := "<"
+	if oldestFirst {
+		behind = ">"
+	}
+	w.conditions = append(w.conditions, fmt.Sprintf("(%s) %s (%s)", columns, behind, strings.Join(marks, ", ")))
 }
 
-// sql is the condition with the page's bound: one row more than the page, which
-// tells whether there is another.
-func (w *where) sql(order string, limit int) string {
-	condition := ""
-	if len(w.conditions) > 0 {
-		condition = " WHERE " + strings.Join(w.conditions, " AND ")
+// all is every condition as a WHERE clause.
+func (w *where) all() string {
+	if len(w.conditions) == 0 {
+		return ""
 	}
-	return condition + " ORDER BY " + order + fmt.Sprintf(" LIMIT %d", limit+1)
+	return " WHERE " + strings.Join(w.conditions, " AND ")
+}
+
+// sql is the condition with the page's order and bound: one row more than the
+// page, which tells whether there is another.
+func (w *where) sql(columns string, oldestFirst bool, limit int) string {
+	direction := " DESC"
+	if oldestFirst {
+		direction = " ASC"
+	}
+	return w.all() + " ORDER BY " + strings.ReplaceAll(columns, ",", direction+",") + direction + fmt.Sprintf(" LIMIT %d", limit+1)
 }
 
 // position is where a page ended.
 type position struct {
 	At   time.Time `json:"t"`
 	Keys []string  `json:"k"`
+	// OldestFirst is the order of the list that the page was of.
+	OldestFirst bool `json:"o,omitempty"`
 }
 
 func (p position) token() string {
@@ -241,13 +273,13 @@ func (p position) token() string {
 	return base64.RawURLEncoding.EncodeToString(b)
 }
 
-func parseToken(token string, keys int) (position, error) {
+func parseToken(token string, keys int, oldestFirst bool) (position, error) {
 	var p position
 	b, err := base64.RawURLEncoding.DecodeString(token)
 	if err == nil {
 		err = json.Unmarshal(b, &p)
 	}
-	if err != nil || len(p.Keys) != keys {
+	if err != nil || len(p.Keys) != keys || p.OldestFirst != oldestFirst {
 		return position{}, fmt.Errorf("%w: pageToken %q is not one this list gave; leave it out for the first page", catalog.ErrInvalid, token)
 	}
 	return p, nil
@@ -258,7 +290,7 @@ type listedRun struct {
 	at time.Time
 }
 
-// ListRuns is one page of runs, the newest first.
+// ListRuns is one page of runs, the newest first unless asked otherwise.
 func (s *Store) ListRuns(ctx context.Context, query catalog.RunQuery) (catalog.Page[catalog.Summary], error) {
 	page := catalog.Page[catalog.Summary]{Items: []catalog.Summary{}}
 	limit := catalog.PageSize(query.Limit)
@@ -268,12 +300,17 @@ func (s *Store) ListRuns(ctx context.Context, query catalog.RunQuery) (catalog.P
 	w.equal("gpu_model", query.GPUModel)
 	w.equal("namespace", query.Namespace)
 	w.equal("status", string(query.Status))
+	w.equal("node", query.Node)
+	w.equal("region", query.Region)
+	w.equal("instance_type", query.InstanceType)
+	w.equal("capacity_type", query.CapacityType)
+	w.between("started_at", query.Since, query.Before)
 	if query.PageToken != "" {
-		p, err := parseToken(query.PageToken, 1)
+		p, err := parseToken(query.PageToken, 1, query.OldestFirst)
 		if err != nil {
 			return page, err
 		}
-		w.after("listed_at, key", p.At, p.Keys[0])
+		w.after("listed_at, key", query.OldestFirst, p.At, p.Keys[0])
 	}
 	err := s.snapshot(ctx, func(tx pgx.Tx) error {
 		scan := func(from row) (listedRun, error) {
@@ -282,13 +319,13 @@ func (s *Store) ListRuns(ctx context.Context, query catalog.RunQuery) (catalog.P
 			r.Run, _, err = scanRun(withListed{from, &r.at})
 			return r, err
 		}
-		rows, err := collect(ctx, tx, scan, strings.Replace(selectRun, " FROM runs", ", listed_at FROM runs", 1)+w.sql("listed_at DESC, key DESC", limit), w.args...)
+		rows, err := collect(ctx, tx, scan, strings.Replace(selectRun, " FROM runs", ", listed_at FROM runs", 1)+w.sql("listed_at, key", query.OldestFirst, limit), w.args...)
 		if err != nil {
 			return err
 		}
 		if len(rows) > limit {
 			rows = rows[:limit]
-			page.NextPageToken = position{At: rows[limit-1].at, Keys: []string{rows[limit-1].Key}}.token()
+			page.NextPageToken = position{OldestFirst: query.OldestFirst, At: rows[limit-1].at, Keys: []string{rows[limit-1].Key}}.token()
 		}
 		runs := make([]catalog.Run, len(rows))
 		for n, r := range rows {
@@ -321,8 +358,18 @@ func (s *Store) ListResults(ctx context.Context, query catalog.ResultQuery) (cat
 	var w where
 	w.equal("r.run_key", query.RunKey)
 	w.equal("r.model", query.Model)
+	w.equal("i.format", query.Format)
+	if query.GPUModel != "" {
+		w.args = append(w.args, query.GPUModel)
+		w.conditions = append(w.conditions, fmt.Sprintf("EXISTS (SELECT FROM runs WHERE runs.key = r.run_key AND runs.gpu_model = $%d)", len(w.args)))
+	}
+	if query.Concurrency != nil {
+		w.args = append(w.args, *query.Concurrency)
+		w.conditions = append(w.conditions, fmt.Sprintf("r.concurrency = $%d", len(w.args)))
+	}
+	w.between("r.imported_at", query.Since, query.Before)
 	if query.PageToken != "" {
-		p, err := parseToken(query.PageToken, 1)
+		p, err := parseToken(query.PageToken, 1, query.OldestFirst)
 		if err != nil {
 			return page, err
 		}
@@ -330,15 +377,15 @@ func (s *Store) ListResults(ctx context.Context, query catalog.ResultQuery) (cat
 		if err != nil {
 			return page, fmt.Errorf("%w: pageToken %q is not one this list gave; leave it out for the first page", catalog.ErrInvalid, query.PageToken)
 		}
-		w.after("r.imported_at, r.id", p.At, id)
+		w.after("r.imported_at, r.id", query.OldestFirst, p.At, id)
 	}
-	rows, err := collect(ctx, s.pool, scanResult, selectResults+w.sql("r.imported_at DESC, r.id DESC", limit), w.args...)
+	rows, err := collect(ctx, s.pool, scanResult, selectResults+w.sql("r.imported_at, r.id", query.OldestFirst, limit), w.args...)
 	if err != nil {
 		return page, explain(err)
 	}
 	if len(rows) > limit {
 		rows = rows[:limit]
-		page.NextPageToken = position{At: rows[limit-1].importedAt, Keys: []string{rows[limit-1].ID}}.token()
+		page.NextPageToken = position{OldestFirst: query.OldestFirst, At: rows[limit-1].importedAt, Keys: []string{rows[limit-1].ID}}.token()
 	}
 	for _, r := range rows {
 		page.Items = append(page.Items, r.Result)
@@ -353,12 +400,14 @@ func (s *Store) ListInterruptions(ctx context.Context, query catalog.Interruptio
 	var w where
 	w.equal("run_key", query.RunKey)
 	w.equal("node", query.Node)
+	w.equal("kind", query.Kind)
+	w.between("notice_at", query.Since, query.Before)
 	if query.PageToken != "" {
-		p, err := parseToken(query.PageToken, 2)
+		p, err := parseToken(query.PageToken, 2, query.OldestFirst)
 		if err != nil {
 			return page, err
 		}
-		w.after("listed_at, run_key, notice_id", p.At, p.Keys[0], p.Keys[1])
+		w.after("listed_at, run_key, notice_id", query.OldestFirst, p.At, p.Keys[0], p.Keys[1])
 	}
 	var listed []time.Time
 	scan := func(from row) (catalog.Interruption, error) {
@@ -368,14 +417,14 @@ func (s *Store) ListInterruptions(ctx context.Context, query catalog.Interruptio
 		return i, err
 	}
 	rows, err := collect(ctx, s.pool, scan, strings.Replace(selectInterruptions, " FROM interruptions", ", listed_at FROM interruptions", 1)+
-		w.sql("listed_at DESC, run_key DESC, notice_id DESC", limit), w.args...)
+		w.sql("listed_at, run_key, notice_id", query.OldestFirst, limit), w.args...)
 	if err != nil {
 		return page, explain(err)
 	}
 	if len(rows) > limit {
 		rows = rows[:limit]
 		last := rows[limit-1]
-		page.NextPageToken = position{At: listed[limit-1], Keys: []string{last.RunKey, last.NoticeID}}.token()
+		page.NextPageToken = position{OldestFirst: query.OldestFirst, At: listed[limit-1], Keys: []string{last.RunKey, last.NoticeID}}.token()
 	}
 	page.Items = append(page.Items, rows...)
 	return page, nil

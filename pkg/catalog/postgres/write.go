@@ -30,14 +30,19 @@ func (s *Store) inRun(ctx context.Context, key string, do func(pgx.Tx) error) er
 }
 
 // PutRun creates the run or merges the update into it, and gives what it is then
-// with its revision. ifRevision, if not 0, is the revision the writer saw.
+// with its revision. ifRevision, if not 0, is the revision the writer saw, or
+// catalog.NotYet or catalog.AnyRevision.
 func (s *Store) PutRun(ctx context.Context, key string, update catalog.Run, ifRevision int64) (catalog.Run, int64, error) {
 	var merged catalog.Run
 	var revision int64
 	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		if ifRevision == 0 {
-			if _, err := tx.Exec(ctx, "INSERT INTO runs (key, revision) VALUES ($1, 0) ON CONFLICT (key) DO NOTHING", key); err != nil {
+		if ifRevision == 0 || ifRevision == catalog.NotYet {
+			made, err := tx.Exec(ctx, "INSERT INTO runs (key, revision) VALUES ($1, 0) ON CONFLICT (key) DO NOTHING", key)
+			if err != nil {
 				return err
+			}
+			if ifRevision == catalog.NotYet && made.RowsAffected() == 0 {
+				return fmt.Errorf("run %q: %w: it is there already; leave out If-None-Match to update it", key, catalog.ErrChanged)
 			}
 		}
 		old, seen, err := scanRun(tx.QueryRow(ctx, selectRun+" WHERE key = $1 FOR UPDATE", key))
@@ -47,7 +52,7 @@ func (s *Store) PutRun(ctx context.Context, key string, update catalog.Run, ifRe
 		if err != nil {
 			return err
 		}
-		if ifRevision != 0 && ifRevision != seen {
+		if ifRevision > 0 && ifRevision != seen {
 			return fmt.Errorf("run %q: %w (revision %d, not %d); read it again", key, catalog.ErrChanged, seen, ifRevision)
 		}
 		merged, revision = old.Merge(update), seen+1
@@ -88,13 +93,15 @@ func (s *Store) PutSegment(ctx context.Context, key, podUID string, update catal
 		if uuids == nil {
 			uuids = []string{}
 		}
-		_, err = tx.Exec(ctx, `INSERT INTO segments (run_key, pod_uid, node, gpu_model, gpu_uuids, capacity_type, usd_per_hour, on_demand_usd_per_hour, started_at, ended_at, restored_generation)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+		_, err = tx.Exec(ctx, `INSERT INTO segments (run_key, pod_uid, node, gpu_model, gpu_uuids, capacity_type, usd_per_hour, on_demand_usd_per_hour, started_at, ended_at, restored_generation,
+			region, zone, instance_type)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
 			ON CONFLICT (run_key, pod_uid) DO UPDATE SET node = excluded.node, gpu_model = excluded.gpu_model, gpu_uuids = excluded.gpu_uuids,
 			capacity_type = excluded.capacity_type, usd_per_hour = excluded.usd_per_hour, on_demand_usd_per_hour = excluded.on_demand_usd_per_hour,
-			started_at = excluded.started_at, ended_at = excluded.ended_at, restored_generation = excluded.restored_generation`,
+			started_at = excluded.started_at, ended_at = excluded.ended_at, restored_generation = excluded.restored_generation,
+			region = excluded.region, zone = excluded.zone, instance_type = excluded.instance_type`,
 			key, podUID, merged.Node, merged.GPUModel, uuids, merged.CapacityType, merged.USDPerHour, merged.OnDemandUSDPerHour,
-			stamp(merged.StartedAt), stamp(merged.EndedAt), merged.RestoredGeneration)
+			stamp(merged.StartedAt), stamp(merged.EndedAt), merged.RestoredGeneration, merged.Region, merged.Zone, merged.InstanceType)
 		return err
 	})
 	return merged, err

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package importer
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+)
+
+// gzipMagic begins every gzip file.
+var gzipMagic = []byte{0x1f, 0x8b}
+
+// Read reads a result file, decompressing it if it is gzip. It never reads more
+// than MaxBytes, however large the file or what it decompresses to is.
+func Read(file string, from io.Reader) ([]byte, error) {
+	buffered := bufio.NewReader(from)
+	head, err := buffered.Peek(len(gzipMagic))
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("file %q: %w", file, err)
+	}
+	if !bytes.Equal(head, gzipMagic) {
+		return bounded(file, buffered)
+	}
+	unzip, err := gzip.NewReader(buffered)
+	if err != nil {
+		return nil, &FileError{File: file, Problem: fmt.Sprintf("not gzip, though it begins so: %v", err)}
+	}
+	data, err := bounded(file, unzip)
+	if errors.Is(err, gzip.ErrChecksum) || errors.Is(err, gzip.ErrHeader) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil, &FileError{File: file, Problem: fmt.Sprintf("its gzip is damaged (%v); compress it again", err)}
+	}
+	return data, err
+}
+
+// ReadFile reads a result file of the disk as Read does.
+func ReadFile(path, name string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	data, err := Read(name, f)
+	return data, errors.Join(err, f.Close())
+}
+
+// bounded reads to the end, or to one byte more than a file may have.
+func bounded(file string, from io.Reader) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(from, MaxBytes+1))
+	if err != nil {
+		return nil, fmt.Errorf("file %q: %w", file, err)
+	}
+	if len(data) > MaxBytes {
+		return nil, tooLarge(file)
+	}
+	return data, nil
+}

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package importer_test
+
+import (
+	"bytes"
+	"compress/gzip"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/spotbench/spotbench/pkg/catalog/importer"
+)
+
+// spaces is a source of n spaces, which take no memory.
+func spaces(n int64) io.Reader { return io.LimitReader(endless{}, n) }
+
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) {
+	for n := range p {
+		p[n] = ' '
+	}
+	return len(p), nil
+}
+
+func zipped(t *testing.T, from io.Reader) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	z := gzip.NewWriter(&out)
+	if _, err := io.Copy(z, from); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
+// peak is the most memory in use while do runs, above what there was before.
+func peak(do func()) uint64 {
+	var stats runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&stats)
+	before := stats.HeapInuse
+	var most atomic.Uint64
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(2 * time.Millisecond):
+				var now runtime.MemStats
+				runtime.ReadMemStats(&now)
+				most.Store(max(most.Load(), now.HeapInuse))
+			}
+		}
+	}()
+	do()
+	close(stop)
+	<-stopped
+	runtime.ReadMemStats(&stats)
+	return max(most.Load(), stats.HeapInuse, before) - before
+}
+
+func TestAnyFileIsReadOrRefusedWithBoundedMemory(t *testing.T) {
+	if raceDetector {
+		t.Skip("the race detector's own memory would be measured; run without -race")
+	}
+	const gigabyte = 1 << 30
+	// Reading grows its buffer in steps, and JSON is held once as it came, once as
+	// the decoder buffers it and once in pieces: eight times the largest file.
+	const most = 8 * importer.MaxBytes
+	fill := func(before, repeat, after string) io.Reader {
+		n := (importer.MaxBytes - len(before) - len(after)) / len(repeat)
+		return strings.NewReader(before + strings.Repeat(repeat, n) + after)
+	}
+	tests := map[string]struct {
+		content io.Reader
+		want    string
+	}{
+		"a file of 1 GB":                 {spaces(gigabyte), "more than the 67108864 bytes"},
+		"a zip bomb of 1 GB":             {bytes.NewReader(zipped(t, spaces(gigabyte))), "more than the 67108864 bytes"},
+		"a zip bomb in a zip bomb":       {bytes.NewReader(zipped(t, bytes.NewReader(zipped(t, spaces(gigabyte))))), "not JSON"},
+		"a gzip that was cut":            {bytes.NewReader(zipped(t, strings.NewReader(minimal))[:20]), "its gzip is damaged"},
+		"a gzip in its first bytes only": {strings.NewReader("\x1f\x8bno"), "not gzip"},
+		"64 MB of NaN":                   {fill(`{"a":[NaN`, ",NaN", "]}"), "more than 1048576 NaN"},
+		"64 MB of brackets":              {fill(`[`, "[", ""), "nested deeper"},
+		"64 MB of documents":             {fill(minimal, "{}", ""), "more than the 10000 documents"},
+		"64 MB of entries":               {fill("[{}", ",{}", "]"), "more than the 10000 entries"},
+		"64 MB of errors":                {fill(strings.TrimSuffix(minimal, "}")+`,"errors":[0`, ",0", "]}"), `more than 1048576 entries`},
+		"64 MB of one text":              {fill(`{"model_id":"`, "x", `","num_prompts":1,"completed":1,"duration":1}`), "too long for a name"},
+		"64 MB of lines of MLPerf":       {fill("MLPerf Results Summary\n", "a: b\n", ""), "it lacks SUT name"},
+		"64 MB of one line of MLPerf":    {fill("MLPerf Results Summary\n", "a", ""), "a line is too long"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			var err error
+			used := peak(func() {
+				var data []byte
+				if data, err = importer.Read("r.json", tt.content); err == nil {
+					_, err = importer.Parse("r.json", data)
+				}
+			})
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("error %.300v, want one with %s", err, tt.want)
+			}
+			if err != nil && len(err.Error()) > 4096 {
+				t.Errorf("the error itself has %d bytes", len(err.Error()))
+			}
+			if used > most {
+				t.Errorf("%d MiB of memory, want at most %d", used>>20, most>>20)
+			}
+			t.Logf("%d MiB", used>>20)
+		})
+	}
+}
+
+func TestACompressedFileIsTheFileItself(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "r.json.gz")
+	if err := os.WriteFile(path, zipped(t, strings.NewReader(minimal)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, err := importer.ReadFile(path, "r.json.gz")
+	if err != nil || string(got) != minimal {
+		t.Errorf("read %q, %v", got, err)
+	}
+	if _, err := importer.ReadFile(t.TempDir(), "folder"); err == nil {
+		t.Error("a folder is read")
+	}
+	if _, err := importer.ReadFile(filepath.Join(t.TempDir(), "none"), "none"); !os.IsNotExist(err) {
+		t.Errorf("a file that is not there: %v", err)
+	}
+}

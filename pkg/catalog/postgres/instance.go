@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package postgres
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/spotbench/spotbench/pkg/catalog"
+)
+
+const selectInstances = `SELECT uid, node, provider, region, zone, instance_type, capacity_type, started_at, seen_at, rebalance_at, notice_at FROM instances`
+
+func scanInstance(from row) (catalog.Instance, error) {
+	var i catalog.Instance
+	var started, seen, rebalance, notice *time.Time
+	err := from.Scan(&i.UID, &i.Node, &i.Provider, &i.Region, &i.Zone, &i.InstanceType, &i.CapacityType, &started, &seen, &rebalance, &notice)
+	i.StartedAt, i.SeenAt, i.RebalanceAt, i.NoticeAt = moment(started), moment(seen), moment(rebalance), moment(notice)
+	return i, err
+}
+
+// PutInstance creates a machine or merges the update into it.
+func (s *Store) PutInstance(ctx context.Context, uid string, update catalog.Instance) (catalog.Instance, error) {
+	var merged catalog.Instance
+	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		// The row must exist to be locked.
+		if _, err := tx.Exec(ctx, "INSERT INTO instances (uid) VALUES ($1) ON CONFLICT (uid) DO NOTHING", uid); err != nil {
+			return err
+		}
+		old, err := scanInstance(tx.QueryRow(ctx, selectInstances+" WHERE uid = $1 FOR UPDATE", uid))
+		if err != nil {
+			return err
+		}
+		merged = old.Merge(update)
+		merged.UID = uid
+		if err := merged.Validate(); err != nil {
+			return fmt.Errorf("%w: with what is known of the instance already: %w", catalog.ErrInvalid, err)
+		}
+		_, err = tx.Exec(ctx, `UPDATE instances SET node = $2, provider = $3, region = $4, zone = $5, instance_type = $6, capacity_type = $7,
+			started_at = $8::timestamptz, seen_at = $9, rebalance_at = $10, notice_at = $11,
+			listed_at = coalesce($8::timestamptz, listed_at) WHERE uid = $1`,
+			uid, merged.Node, merged.Provider, merged.Region, merged.Zone, merged.InstanceType, merged.CapacityType,
+			stamp(merged.StartedAt), stamp(merged.SeenAt), stamp(merged.RebalanceAt), stamp(merged.NoticeAt))
+		return err
+	})
+	return merged, explain(err)
+}
+
+// ListInstances is one page of machines, the youngest first.
+func (s *Store) ListInstances(ctx context.Context, query catalog.InstanceQuery) (catalog.Page[catalog.Instance], error) {
+	page := catalog.Page[catalog.Instance]{Items: []catalog.Instance{}}
+	limit := catalog.PageSize(query.Limit)
+	var w where
+	w.equal("provider", query.Provider)
+	w.equal("region", query.Region)
+	w.equal("zone", query.Zone)
+	w.equal("instance_type", query.InstanceType)
+	w.equal("capacity_type", query.CapacityType)
+	if query.PageToken != "" {
+		p, err := parseToken(query.PageToken, 1, false)
+		if err != nil {
+			return page, err
+		}
+		w.after("listed_at, uid", false, p.At, p.Keys[0])
+	}
+	var listed []time.Time
+	scan := func(from row) (catalog.Instance, error) {
+		var at time.Time
+		i, err := scanInstance(withListed{from, &at})
+		listed = append(listed, at)
+		return i, err
+	}
+	rows, err := collect(ctx, s.pool, scan, strings.Replace(selectInstances, " FROM instances", ", listed_at FROM instances", 1)+
+		w.sql("listed_at, uid", false, limit), w.args...)
+	if err != nil {
+		return page, explain(err)
+	}
+	if len(rows) > limit {
+		rows = rows[:limit]
+		page.NextPageToken = position{At: listed[limit-1], Keys: []string{rows[limit-1].UID}}.token()
+	}
+	page.Items = append(page.Items, rows...)
+	return page, nil
+}
+
+// Lives is every machine of spot capacity that was seen since a time: what risks are
+// reckoned from.
+func (s *Store) Lives(ctx context.Context, since time.Time) ([]catalog.Instance, error) {
+	machines, err := collect(ctx, s.pool, scanInstance, selectInstances+" WHERE capacity_type = 'spot' AND seen_at >= $1", stamp(since))
+	return machines, explain(err)
+}
