@@ -9,10 +9,15 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
+
+	"github.com/spotbench/spotbench/pkg/interruption/endpoint"
+	"github.com/spotbench/spotbench/pkg/interruption/gcp"
+	"github.com/spotbench/spotbench/pkg/interruption/provider"
 )
 
 // config is what `node-agent run` is told by flags and environment.
@@ -24,8 +29,13 @@ type config struct {
 	catalog         string
 	catalogToken    string
 	catalogCA       string
+	provider        string
 	metadata        string
 	poll            time.Duration
+	preemption      time.Duration
+	maintenance     time.Duration
+	maintenanceLead time.Duration
+	acknowledge     bool
 	kubeletRoot     string
 	containerSocket string
 	stateDir        string
@@ -44,8 +54,13 @@ func (c *config) flags(f *pflag.FlagSet) {
 	f.StringVar(&c.catalog, "catalog", "", "URL of the catalog; without it records wait on this node's disk")
 	f.StringVar(&c.catalogToken, "catalog-token-file", "", "file with the token for the catalog")
 	f.StringVar(&c.catalogCA, "catalog-ca-file", "", "file with the authority of the catalog's certificate (default: the system's)")
-	f.StringVar(&c.metadata, "metadata-endpoint", "http://169.254.169.254", "EC2 instance metadata service")
-	f.DurationVar(&c.poll, "poll-interval", time.Second, "time between two looks for a notice")
+	f.StringVar(&c.provider, "provider", provider.Auto, "cloud whose notices are watched for: "+strings.Join(provider.Settings, ", "))
+	f.StringVar(&c.metadata, "metadata-endpoint", endpoint.Default, "the cloud's instance metadata service")
+	f.DurationVar(&c.poll, "poll-interval", time.Second, "time between two looks for a notice, where the cloud is polled")
+	f.DurationVar(&c.preemption, "gcp-preemption-notice", gcp.DefaultNotice, "time from Compute Engine's notice of a preemption to the end: 30s, and the instance's preemptionNoticeDuration")
+	f.DurationVar(&c.maintenance, "gcp-maintenance-notice", gcp.DefaultMaintenanceNotice, "time from Compute Engine's notice of host maintenance to the maintenance (it gives instances with GPUs 1h)")
+	f.DurationVar(&c.maintenanceLead, "maintenance-lead", 10*time.Minute, "how long before planned maintenance pods are interrupted")
+	f.BoolVar(&c.acknowledge, "acknowledge", true, "tell a cloud that waits (Azure) to go ahead once every pod is saved and gone")
 	f.StringVar(&c.kubeletRoot, "kubelet-root", "/var/lib/kubelet", "the kubelet's directory")
 	f.StringVar(&c.containerSocket, "container-runtime", "/run/containerd/containerd.sock", "socket of the container runtime")
 	f.StringVar(&c.stateDir, "state-dir", "/var/lib/spotbench", "directory for records that the catalog does not have yet")
@@ -91,6 +106,17 @@ func (c *config) validate() error {
 	}
 	if c.poll < 100*time.Millisecond || c.poll > 5*time.Second {
 		wrong("--poll-interval %s: use 100ms to 5s (AWS recommends at most 5s; each second is one less to save work)", c.poll)
+	}
+	if !slices.Contains(provider.Settings, c.provider) {
+		wrong("--provider %q: use one of %s", c.provider, strings.Join(provider.Settings, ", "))
+	}
+	for name, value := range map[string]time.Duration{"gcp-preemption-notice": c.preemption, "gcp-maintenance-notice": c.maintenance} {
+		if value < time.Second || value > 24*time.Hour {
+			wrong("--%s %s: use 1s to 24h", name, value)
+		}
+	}
+	if c.maintenanceLead <= 0 {
+		wrong("--maintenance-lead %s: give a positive duration such as 10m", c.maintenanceLead)
 	}
 	if c.sample < 100*time.Millisecond {
 		wrong("--sample-interval %s: use 100ms or more", c.sample)

@@ -4,17 +4,14 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/kubernetes"
@@ -27,7 +24,9 @@ import (
 	"github.com/spotbench/spotbench/pkg/agent/spool"
 	"github.com/spotbench/spotbench/pkg/checkpoint"
 	"github.com/spotbench/spotbench/pkg/interruption"
-	"github.com/spotbench/spotbench/pkg/interruption/aws"
+	"github.com/spotbench/spotbench/pkg/interruption/endpoint"
+	"github.com/spotbench/spotbench/pkg/interruption/provider"
+	"github.com/spotbench/spotbench/pkg/probes"
 	"github.com/spotbench/spotbench/pkg/telemetry"
 	"github.com/spotbench/spotbench/pkg/telemetry/monitor"
 	"github.com/spotbench/spotbench/pkg/telemetry/nvml"
@@ -95,22 +94,30 @@ func run(ctx context.Context, c config, log *slog.Logger) error {
 	if err := os.RemoveAll(hold); err != nil {
 		return fmt.Errorf("what an earlier agent held: %w", err)
 	}
-	a, err := agent.New(agent.Config{Node: c.node, KubeletRoot: c.kubeletRoot, HoldDir: hold}, client, store, containers, gpus, queue, registry, log)
+	a, err := agent.New(agent.Config{Node: c.node, KubeletRoot: c.kubeletRoot, HoldDir: hold, MaintenanceLead: c.maintenanceLead}, client, store, containers, gpus, queue, registry, log)
 	if err != nil {
 		return err
 	}
-	watcher, err := aws.New(aws.Options{Endpoint: c.metadata, Interval: c.poll, Log: log})
+	watcher, err := provider.New(provider.Options{Provider: c.provider, Endpoint: c.metadata, Node: c.node, Interval: c.poll,
+		PreemptionNotice: c.preemption, MaintenanceNotice: c.maintenance, Metrics: endpoint.NewMetrics(registry), Log: log})
 	if err != nil {
 		return err
 	}
 
+	stopProbes, err := probes.Start(ctx, "--listen", c.listen, registry, a.Ready)
+	if err != nil {
+		return err
+	}
+	defer stopProbes()
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return a.Run(ctx) })
 	group.Go(func() error { a.ClearStale(ctx, watcher.Quiet); return nil })
 	group.Go(func() error { gpus.Run(ctx); return nil })
-	group.Go(func() error { return serve(ctx, c.listen, a, registry) })
 	group.Go(func() error {
-		watcher.Run(ctx, func(event interruption.Event) { group.Go(func() error { handle(ctx, a, event); return nil }) })
+		watcher.Run(ctx, func(event interruption.Event) {
+			a.Heed(event)
+			group.Go(func() error { handle(ctx, a, watcher, c.acknowledge, event, log); return nil })
+		})
 		return nil
 	})
 	if c.catalog != "" {
@@ -128,12 +135,23 @@ func run(ctx context.Context, c config, log *slog.Logger) error {
 	return err
 }
 
-func handle(ctx context.Context, a *agent.Agent, event interruption.Event) {
+// handle acts on an event. A cloud that waits for an answer gets it only when nothing
+// is left on the node that could still be saved.
+func handle(ctx context.Context, a *agent.Agent, source interruption.Source, acknowledge bool, event interruption.Event, log *slog.Logger) {
 	if event.Withdrawn {
 		a.Withdraw(ctx, event.Notice)
 		return
 	}
-	a.HandleNotice(ctx, event.Notice)
+	if !a.HandleNotice(ctx, event.Notice) || !acknowledge {
+		return
+	}
+	acknowledged, err := source.Acknowledge(ctx, event.Notice)
+	switch {
+	case err != nil:
+		log.Warn("the cloud does not take the acknowledgement; it will go ahead at the deadline", "notice", event.ID, "error", err)
+	case acknowledged:
+		log.Info("the cloud was told to go ahead", "notice", event.ID, "phase", "acknowledged")
+	}
 }
 
 // ensureBucket tries until the object store answers; a cluster's own may start
@@ -195,29 +213,4 @@ func buildInfo() prometheus.Collector {
 		ConstLabels: prometheus.Labels{"version": version.Release(), "component": "node-agent"}})
 	info.Set(1)
 	return info
-}
-
-// serve answers health, readiness and metrics until ctx ends.
-func serve(ctx context.Context, address string, a *agent.Agent, registry *prometheus.Registry) error {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if err := a.Ready(); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
-		}
-		fmt.Fprintln(w, "ok")
-	})
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-	server := &http.Server{Addr: address, Handler: mux, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second}
-	stopped := context.AfterFunc(ctx, func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
-		defer cancel()
-		_ = server.Shutdown(ctx)
-	})
-	defer stopped()
-	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("listen on %s: %w", address, err)
-	}
-	return nil
 }

@@ -26,6 +26,7 @@ import (
 
 	"github.com/spotbench/spotbench/pkg/agent/spool"
 	"github.com/spotbench/spotbench/pkg/benchspec"
+	"github.com/spotbench/spotbench/pkg/interruption"
 )
 
 // Component is the source of the agent's events.
@@ -49,15 +50,21 @@ type Config struct {
 	// FinalSaveWait (20 s) is how long a restore waits for the last checkpoint of
 	// the pod before, counted from its announcement.
 	FinalSaveWait time.Duration
+	// MaintenanceLead (10 min) is how long before planned maintenance or removal of the
+	// machine its pods are interrupted.
+	MaintenanceLead time.Duration
 	// TelemetryInterval (30 s) is the time between updates of a run's telemetry record.
 	TelemetryInterval time.Duration
+	// InstanceInterval (5 min) is the time between signs of life of this machine,
+	// by which the catalog knows how long it lived.
+	InstanceInterval time.Duration
 }
 
 func (c *Config) setDefaults() {
 	for value, fallback := range map[*time.Duration]time.Duration{
 		&c.DefaultCheckpointInterval: 10 * time.Minute, &c.LeastCheckpointInterval: 30 * time.Second,
 		&c.SaveTimeout: 5 * time.Minute, &c.RestoreTimeout: 5 * time.Minute, &c.SignalDelay: 500 * time.Millisecond,
-		&c.FinalSaveWait: 20 * time.Second, &c.TelemetryInterval: 30 * time.Second,
+		&c.FinalSaveWait: 20 * time.Second, &c.MaintenanceLead: 10 * time.Minute, &c.TelemetryInterval: 30 * time.Second, &c.InstanceInterval: 5 * time.Minute,
 	} {
 		if *value == 0 {
 			*value = fallback
@@ -74,6 +81,7 @@ type Agent struct {
 	telemetry   Telemetry
 	node        nodeObject
 	records     records
+	instance    instance
 	queue       *spool.Spool
 	events      record.EventRecorder
 	broadcaster record.EventBroadcaster
@@ -82,9 +90,13 @@ type Agent struct {
 
 	mu        sync.Mutex
 	workloads map[types.UID]*workload
-	handling  map[string]handling // by notice
+	handling  map[string]handling            // by notice
+	inForce   map[string]interruption.Notice // by ID
 	synced    bool
 	living    sync.WaitGroup
+
+	warning sync.Mutex                     // while the node's taint and condition are changed
+	warned  map[string]interruption.Notice // those that the node is warned because of, by ID
 }
 
 // New makes an agent; Run starts it. The queue holds what the catalog must get.
@@ -101,6 +113,7 @@ func New(cfg Config, client kubernetes.Interface, checkpoints Checkpoints, conta
 		cfg: cfg, client: client, checkpoints: checkpoints, containers: containers, telemetry: telemetry,
 		node: nodeObject{client: client, name: cfg.Node}, queue: queue, log: log,
 		workloads: map[types.UID]*workload{}, handling: map[string]handling{},
+		inForce: map[string]interruption.Notice{}, warned: map[string]interruption.Notice{},
 		broadcaster: record.NewBroadcaster(),
 		metrics:     newMetrics(registry, func() float64 { return float64(queue.Len()) }),
 	}
@@ -131,6 +144,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		a.mu.Unlock()
 		a.log.Info("watching the pods of this node")
 	}
+	a.reportInstance(ctx)
 	<-ctx.Done()
 	a.living.Wait()
 	return nil

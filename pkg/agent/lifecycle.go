@@ -182,7 +182,8 @@ func (w *workload) runRecord(status catalog.Status) catalog.Run {
 func (w *workload) segmentRecord(start, end time.Time, generation int64) catalog.Segment {
 	pod, _, _ := w.state()
 	segment := catalog.Segment{
-		Node: w.a.cfg.Node, GPUModel: w.placement.GPUModel, CapacityType: w.placement.CapacityType,
+		Node: w.a.cfg.Node, GPUModel: w.placement.GPUModel,
+		Region: w.placement.Region, Zone: w.placement.Zone, InstanceType: w.placement.InstanceType, CapacityType: w.placement.CapacityType,
 		USDPerHour: w.placement.USDPerHour, OnDemandUSDPerHour: w.placement.OnDemandUSDPerHour,
 		StartedAt: start, EndedAt: end, RestoredGeneration: generation,
 	}

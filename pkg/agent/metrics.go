@@ -17,7 +17,7 @@ type metrics struct {
 func newMetrics(registry prometheus.Registerer, waiting func() float64) metrics {
 	seconds := []float64{0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120}
 	m := metrics{
-		notices: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spotbench_notices_total", Help: "Notices received, by kind."}, []string{"kind"}),
+		notices: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spotbench_notices_total", Help: "Notices received, by provider and kind."}, []string{"provider", "kind"}),
 		noticeToTaint: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "spotbench_notice_to_taint_seconds",
 			Help: "Time from seeing a notice to the node's taint and condition.", Buckets: seconds}),
 		noticeToCheckpoint: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "spotbench_notice_to_checkpoint_seconds",

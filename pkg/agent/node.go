@@ -32,8 +32,21 @@ func (o nodeObject) Warn(ctx context.Context, n interruption.Notice) error {
 	if err := o.setTaint(ctx, &corev1.Taint{Key: benchspec.TaintInterruption, Value: string(n.Kind), Effect: corev1.TaintEffectNoSchedule}); err != nil {
 		return err
 	}
-	return o.setCondition(ctx, corev1.ConditionTrue, "SpotInterruptionNotice",
-		fmt.Sprintf("the cloud will %s this machine at %s", n.Action, n.Deadline.UTC().Format(time.RFC3339)))
+	return o.setCondition(ctx, benchspec.ConditionSpotInterruption, corev1.ConditionTrue, takesReasons[n.Kind], announcement(n))
+}
+
+// RaiseRisk says that the cloud recommends to leave the machine. It may be repeated.
+func (o nodeObject) RaiseRisk(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	return o.setCondition(ctx, benchspec.ConditionRebalance, corev1.ConditionTrue, "RebalanceRecommendation", "the cloud sees a raised risk of taking this machine back")
+}
+
+// LowerRisk undoes RaiseRisk.
+func (o nodeObject) LowerRisk(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	return o.setCondition(ctx, benchspec.ConditionRebalance, corev1.ConditionFalse, "NoRecommendation", "the cloud no longer recommends to leave this machine")
 }
 
 // Warned reports whether the node carries our taint.
@@ -54,7 +67,7 @@ func (o nodeObject) Clear(ctx context.Context) error {
 	if err := o.setTaint(ctx, nil); err != nil {
 		return err
 	}
-	return o.setCondition(ctx, corev1.ConditionFalse, "NoNotice", "no notice of an interruption")
+	return o.setCondition(ctx, benchspec.ConditionSpotInterruption, corev1.ConditionFalse, "NoNotice", "no notice of an interruption")
 }
 
 // setTaint replaces our taint, or removes it for nil. The list of taints has no
@@ -87,10 +100,10 @@ func (o nodeObject) setTaint(ctx context.Context, taint *corev1.Taint) error {
 	}
 }
 
-func (o nodeObject) setCondition(ctx context.Context, status corev1.ConditionStatus, reason, message string) error {
+func (o nodeObject) setCondition(ctx context.Context, kind corev1.NodeConditionType, status corev1.ConditionStatus, reason, message string) error {
 	now := metav1.Now()
 	patch, err := json.Marshal(map[string]any{"status": map[string]any{"conditions": []corev1.NodeCondition{{
-		Type: benchspec.ConditionSpotInterruption, Status: status, Reason: reason, Message: message,
+		Type: kind, Status: status, Reason: reason, Message: message,
 		LastHeartbeatTime: now, LastTransitionTime: now}}}})
 	if err != nil {
 		return err

@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -26,35 +28,123 @@ import (
 	"github.com/spotbench/spotbench/pkg/interruption"
 )
 
-// HandleNotice acts on a notice and returns when every pod is off the node or the
-// deadline has passed. The cluster is warned while the pods are being saved: what
-// saves work waits for nothing that is not on this node.
-func (a *Agent) HandleNotice(ctx context.Context, n interruption.Notice) {
-	ctx, done := a.handle(ctx, n.ID)
-	defer done()
-	if n.Deadline.Before(n.SeenAt) && n.Kind != interruption.KindRebalance {
-		// This node's clock is wrong, or the cloud is late. Who is still here may try.
-		n.Deadline = n.SeenAt.Add(lateNotice)
-	}
-	log := a.log.With("notice", n.ID, "kind", n.Kind, "deadline", n.Deadline)
-	log.Warn("notice", "phase", "notice", "action", n.Action)
-	a.metrics.notices.WithLabelValues(string(n.Kind)).Inc()
-	if n.Kind == interruption.KindRebalance {
-		// The machine stays: a checkpoint now makes a later notice cheap.
-		a.nodeEvent(corev1.EventTypeWarning, "RebalanceRecommendation", "the cloud sees a raised risk of interruption; every benchmark is checkpointed")
-		a.eachWorkload(func(w *workload) {
-			if w.checkpointDir != "" {
-				w.periodic(ctx)
-			}
-		})
+// Heed takes note of an event at once, so that events count in the order in which
+// they came. What is to be done about it is done by HandleNotice and Withdraw, which
+// come after it, in any order.
+func (a *Agent) Heed(event interruption.Event) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if event.Withdrawn {
+		delete(a.inForce, event.ID)
 		return
 	}
+	a.inForce[event.ID] = event.Notice
+}
+
+// HandleNotice acts on a notice and returns when every pod is off the node or the
+// deadline has passed. The cluster is warned while the pods are being saved: what
+// saves work waits for nothing that is not on this node. It reports whether nothing
+// is left to do on the machine, so that the cloud need not wait.
+func (a *Agent) HandleNotice(ctx context.Context, n interruption.Notice) bool {
+	ctx, done := a.handle(ctx, n.ID)
+	defer done()
+	if ctx.Err() != nil {
+		return false
+	}
+	log := a.log.With("notice", n.ID, "provider", n.Provider, "kind", n.Kind, "deadline", n.Deadline)
+	log.Warn("notice", "phase", "notice", "action", n.Action, "cloudID", n.CloudID)
+	a.metrics.notices.WithLabelValues(string(n.Provider), string(n.Kind)).Inc()
+	a.noticed(n)
+	if !n.Kind.TakesMachine() {
+		// The machine stays: a checkpoint now makes a later notice cheap.
+		a.nodeEvent(corev1.EventTypeWarning, staysReasons[n.Kind], "every benchmark is checkpointed and goes on: "+announcement(n))
+		var all sync.WaitGroup
+		if n.Kind == interruption.KindRebalance {
+			all.Go(func() { a.raiseRisk(ctx) })
+		}
+		all.Go(func() { a.saveEach(ctx) })
+		all.Wait()
+		return false
+	}
+	if begin := n.Deadline.Add(-a.cfg.MaintenanceLead); time.Until(begin) > 0 && n.Kind != interruption.KindSpot {
+		// Until then the machine is as good as any.
+		a.nodeEvent(corev1.EventTypeWarning, takesReasons[n.Kind], fmt.Sprintf("%s; benchmarks stay until %s before that", announcement(n), a.cfg.MaintenanceLead))
+		log.Info("the benchmarks stay until the time has come", "phase", "waiting", "until", begin)
+		a.saveEach(ctx)
+		select {
+		case <-time.After(time.Until(begin)):
+		case <-ctx.Done():
+			return false
+		}
+		n.SeenAt = time.Now().UTC() // what follows is timed from here
+	}
+	if n.Deadline.Before(n.SeenAt) {
+		// The cloud does not say when, this node's clock is wrong, or the cloud is late.
+		// Who is still here may try.
+		n.Deadline = n.SeenAt.Add(lateNotice)
+	}
+	var left atomic.Int32
 	var all sync.WaitGroup
 	all.Go(func() { a.warnCluster(ctx, n) })
-	all.Go(func() { a.eachWorkload(func(w *workload) { w.interrupt(ctx, n) }) })
+	all.Go(func() {
+		a.eachWorkload(func(w *workload) {
+			if !w.interrupt(ctx, n) {
+				left.Add(1)
+			}
+		})
+	})
 	all.Wait()
-	log.Info("every benchmark is off the node", "phase", "done")
+	if ctx.Err() != nil {
+		return false
+	}
+	log.Info("every benchmark is off the node", "phase", "done", "notSaved", left.Load())
+	return left.Load() == 0
 }
+
+// saveEach checkpoints every benchmark and lets it go on.
+func (a *Agent) saveEach(ctx context.Context) {
+	a.eachWorkload(func(w *workload) {
+		if w.checkpointDir != "" {
+			w.periodic(ctx)
+		}
+	})
+}
+
+// Reasons of the node's events.
+var (
+	staysReasons = map[interruption.Kind]string{
+		interruption.KindRebalance: "RebalanceRecommendation",
+		interruption.KindPause:     "PauseNotice",
+	}
+	takesReasons = map[interruption.Kind]string{
+		interruption.KindSpot:        "SpotInterruptionNotice",
+		interruption.KindMaintenance: "MaintenanceNotice",
+		interruption.KindTermination: "TerminationNotice",
+	}
+)
+
+// announcement is a notice in words.
+func announcement(n interruption.Notice) string {
+	if n.Kind == interruption.KindRebalance {
+		return "the cloud sees a raised risk of interruption"
+	}
+	if n.Deadline.IsZero() {
+		return fmt.Sprintf("the cloud will %s this machine", n.Action)
+	}
+	return fmt.Sprintf("the cloud will %s this machine at %s", n.Action, n.Deadline.UTC().Format(time.RFC3339))
+}
+
+// raiseRisk tells the scheduler of a rebalance recommendation.
+func (a *Agent) raiseRisk(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, raiseRiskWithin)
+	defer cancel()
+	if err := retry(ctx, time.Second, func() error { return a.node.RaiseRisk(ctx) }); err != nil {
+		a.log.Error("the node's raised risk could not be told", "error", err)
+	}
+}
+
+// raiseRiskWithin bounds the telling: later, a notice has come or the risk is past.
+const raiseRiskWithin = 10 * time.Minute
 
 // lateNotice is the time that is assumed to be left where the deadline has passed.
 const lateNotice = 30 * time.Second
@@ -74,6 +164,9 @@ func (a *Agent) handle(ctx context.Context, notice string) (_ context.Context, d
 	h := handling{cancel: cancel, done: make(chan struct{})}
 	a.mu.Lock()
 	a.handling[notice] = h
+	if _, found := a.inForce[notice]; !found {
+		cancel(errWithdrawn) // before this began
+	}
 	a.mu.Unlock()
 	return ctx, func() {
 		cancel(nil)
@@ -88,7 +181,15 @@ func (a *Agent) handle(ctx context.Context, notice string) (_ context.Context, d
 func (a *Agent) warnCluster(ctx context.Context, n interruption.Notice) {
 	ctx, cancel := context.WithDeadline(ctx, n.Deadline)
 	defer cancel()
-	err := retry(ctx, 100*time.Millisecond, func() error { return a.node.Warn(ctx, n) })
+	err := retry(ctx, 100*time.Millisecond, func() error {
+		a.warning.Lock()
+		defer a.warning.Unlock()
+		if err := a.node.Warn(ctx, n); err != nil {
+			return err
+		}
+		a.warned[n.ID] = n
+		return nil
+	})
 	if err != nil {
 		a.log.Error("the node could not be tainted", "notice", n.ID, "error", err)
 		return
@@ -96,7 +197,7 @@ func (a *Agent) warnCluster(ctx context.Context, n interruption.Notice) {
 	now := time.Now()
 	a.metrics.noticeToTaint.Observe(now.Sub(n.SeenAt).Seconds())
 	a.log.Info("tainted", "notice", n.ID, "phase", "tainted", "seconds", now.Sub(n.SeenAt).Seconds())
-	a.nodeEvent(corev1.EventTypeWarning, "SpotInterruptionNotice", fmt.Sprintf("the cloud will %s this machine at %s", n.Action, n.Deadline.Format(time.RFC3339)))
+	a.nodeEvent(corev1.EventTypeWarning, takesReasons[n.Kind], announcement(n))
 	a.eachWorkload(func(w *workload) {
 		a.records.interruption(w.run, n.ID, catalog.Interruption{TaintedAt: now.UTC()})
 	})
@@ -119,13 +220,26 @@ func (a *Agent) eachWorkload(do func(*workload)) {
 	all.Wait()
 }
 
-// interrupt saves the pod, has it evicted, and saves what it wrote on its way out.
-func (w *workload) interrupt(ctx context.Context, n interruption.Notice) {
+// claim gives the pod to a notice. One that a sooner notice has already is left to it.
+func (w *workload) claim(n interruption.Notice) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.notice != "" && !n.Deadline.Before(w.noticeDeadline) {
+		return false
+	}
+	w.notice, w.noticeDeadline = n.ID, n.Deadline
+	return true
+}
+
+// interrupt saves the pod, has it evicted, and saves what it wrote on its way out. It
+// reports whether the pod has stopped with all that it wrote saved.
+func (w *workload) interrupt(ctx context.Context, n interruption.Notice) bool {
+	if !w.claim(n) {
+		w.log.Info("another notice takes the machine sooner; the pod is left to that", "notice", n.ID)
+		return false
+	}
 	ctx, cancel := context.WithDeadline(ctx, n.Deadline.Add(leastGrace))
 	defer cancel()
-	w.mu.Lock()
-	w.notice = n.ID
-	w.mu.Unlock()
 	pod, _, _ := w.state()
 	log := w.log.With("notice", n.ID)
 	plan := Plan{Deadline: n.Deadline, Grace: grace(pod)}
@@ -156,7 +270,7 @@ func (w *workload) interrupt(ctx context.Context, n interruption.Notice) {
 
 	if !w.evict(ctx, plan, log.Info) && errors.Is(context.Cause(ctx), errWithdrawn) {
 		w.spared(n.ID)
-		return
+		return false
 	}
 	// The pod is on its way out now, even if the notice is withdrawn or the agent stops.
 	ctx, cancel = context.WithDeadline(context.WithoutCancel(ctx), plan.Deadline.Add(leastGrace))
@@ -164,8 +278,10 @@ func (w *workload) interrupt(ctx context.Context, n interruption.Notice) {
 	record.EvictedAt = time.Now().UTC()
 	w.a.records.interruption(w.run, n.ID, record)
 	stopped := w.awaitStopped(ctx)
+	whole := ctx.Err() == nil
 	if w.checkpointDir != "" {
 		if saved, err := w.saveAfterStop(ctx, n.ID); err != nil {
+			whole = whole && errors.Is(err, checkpoint.ErrNothing)
 			log.Warn("what the workload wrote on its way out is not saved", "phase", "final checkpoint", "error", err)
 		} else {
 			last = saved.Generation
@@ -181,12 +297,15 @@ func (w *workload) interrupt(ctx context.Context, n interruption.Notice) {
 	w.a.metrics.workLost.Add(lost)
 	w.a.records.interruption(w.run, n.ID, record)
 	log.Info("interruption recorded", "phase", "record", "outcome", record.Outcome, "workLostSeconds", lost)
+	return whole
 }
 
 // spared records that the notice was withdrawn before the pod was told to stop.
 func (w *workload) spared(notice string) {
 	w.mu.Lock()
-	w.notice = ""
+	if w.notice == notice {
+		w.notice, w.noticeDeadline = "", time.Time{}
+	}
 	w.mu.Unlock()
 	w.a.records.interruption(w.run, notice, catalog.Interruption{Outcome: "withdrawn"})
 	w.log.Info("the notice was withdrawn; the benchmark stays", "notice", notice)
@@ -392,12 +511,44 @@ func (a *Agent) Withdraw(ctx context.Context, n interruption.Notice) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	if err := retry(ctx, time.Second, func() error { return a.node.Clear(ctx) }); err != nil {
+	if n.Kind == interruption.KindRebalance {
+		if err := retry(ctx, time.Second, func() error { return a.node.LowerRisk(ctx) }); err != nil {
+			a.log.Error("the end of the node's raised risk could not be told", "notice", n.ID, "error", err)
+		}
+	}
+	if !n.Kind.TakesMachine() {
+		a.log.Info("the notice is over", "notice", n.ID, "kind", n.Kind)
+		return
+	}
+	var warned bool
+	if err := retry(ctx, time.Second, func() (err error) {
+		warned, err = a.unwarn(ctx, n)
+		return err
+	}); err != nil {
 		a.log.Error("the taint of a withdrawn notice could not be removed", "notice", n.ID, "error", err)
+		return
+	}
+	if warned {
+		a.log.Info("the notice was withdrawn; the node stays warned because of another", "notice", n.ID)
 		return
 	}
 	a.log.Info("the notice was withdrawn; the node takes pods again", "notice", n.ID)
 	a.nodeEvent(corev1.EventTypeNormal, "SpotInterruptionWithdrawn", "the cloud took its notice back")
+}
+
+// unwarn undoes the warning because of a notice, and reports whether there is one
+// still: that of another notice in force.
+func (a *Agent) unwarn(ctx context.Context, n interruption.Notice) (bool, error) {
+	a.warning.Lock()
+	defer a.warning.Unlock()
+	delete(a.warned, n.ID)
+	a.mu.Lock()
+	maps.DeleteFunc(a.warned, func(id string, _ interruption.Notice) bool { _, found := a.inForce[id]; return !found })
+	a.mu.Unlock()
+	for _, other := range a.warned {
+		return true, a.node.Warn(ctx, other)
+	}
+	return false, a.node.Clear(ctx)
 }
 
 // ClearStale removes the warning of a notice that was withdrawn while no agent ran

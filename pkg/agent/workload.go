@@ -39,12 +39,14 @@ type workload struct {
 	checkpointDir, resultsDir string
 	log                       *slog.Logger
 
-	mu       sync.Mutex
-	pod      *corev1.Pod
-	gone     bool
-	changed  chan struct{} // closed and replaced at each change of pod or gone
-	notice   string        // the notice that interrupts it
-	restored checkpoint.Restored
+	mu      sync.Mutex
+	pod     *corev1.Pod
+	gone    bool
+	changed chan struct{} // closed and replaced at each change of pod or gone
+	notice  string        // the notice that interrupts it
+	// noticeDeadline is that notice's.
+	noticeDeadline time.Time
+	restored       checkpoint.Restored
 
 	saving   sync.Mutex // one checkpoint at a time
 	lastSave time.Duration

@@ -4,6 +4,7 @@ package aws
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -37,12 +38,24 @@ func TestParseInstanceAction(t *testing.T) {
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"action":"terminate","time":"2026-11-23T10:02:00Z"}`))
 	f.Add([]byte(`{"noticeTime":"2026-11-23T10:02:00+14:00"}`))
+	f.Add([]byte(`[{"NotBefore":"23 Nov 2026 19:00:46 GMT","Code":"system-reboot","EventId":"e","State":"active"},7,{"Code":""}]`))
+	f.Add([]byte(`[{"NotBefore":"2026-11-23T19:00:46+02:00","Code":"instance-stop","EventId":"e"}]`))
+	f.Add([]byte("Warmed:Terminated\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if got, err := parseInstanceAction(data); err == nil && (!slices.Contains(actions, got.action) || got.at.Location() != time.UTC) {
 			t.Errorf("accepted %q as %v", data, got)
 		}
 		if at, err := parseRebalance(data); err == nil && at.Location() != time.UTC {
 			t.Errorf("accepted %q as %v", data, at)
+		}
+		events, _ := parseScheduledEvents(data)
+		for _, e := range events {
+			if e.id == "" || e.action == "" || e.at.Location() != time.UTC {
+				t.Errorf("accepted %q as %+v", data, e)
+			}
+		}
+		if state, ends, err := parseLifecycleState(data); err != nil && (state != "" || ends) || err == nil && !strings.Contains(string(data), state) {
+			t.Errorf("accepted %q as %q", data, state)
 		}
 	})
 }

@@ -25,25 +25,16 @@ import (
 // service is an IMDSv2 service whose answers the test sets.
 type service struct {
 	*httptest.Server
-	mu          sync.Mutex
-	answers     map[string]string // path → body; absent is 404
-	broken      func(w http.ResponseWriter, r *http.Request) bool
-	token       int
-	connections int
-	polls       int
+	mu      sync.Mutex
+	answers map[string]string // path → body; absent is 404
+	broken  func(w http.ResponseWriter, r *http.Request) bool
+	token   int
+	polls   int
 }
 
 func newService(t *testing.T) *service {
 	s := &service{answers: map[string]string{"/latest/meta-data/instance-id": "i-0123456789abcdef0"}}
-	s.Server = httptest.NewUnstartedServer(s)
-	s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
-		if state == http.StateNew {
-			s.mu.Lock()
-			s.connections++
-			s.mu.Unlock()
-		}
-	}
-	s.Start()
+	s.Server = httptest.NewServer(s)
 	t.Cleanup(s.Close)
 	return s
 }
@@ -263,71 +254,6 @@ func TestARebalanceRecommendationHasNoDeadline(t *testing.T) {
 	}
 }
 
-func TestAllQuestionsGoOverOneConnection(t *testing.T) {
-	s := newService(t)
-	watch(t, s.URL, &syncBuffer{})
-	s.waitForPolls(t, 20)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.connections != 1 || s.token != 1 {
-		t.Errorf("%d connections and %d tokens for 20 looks, want 1 and 1", s.connections, s.token)
-	}
-}
-
-func TestFaultsOfTheServiceAreSurvivedAndSaidOnce(t *testing.T) {
-	faults := map[string]func(w http.ResponseWriter, r *http.Request) bool{
-		"it is overloaded": func(w http.ResponseWriter, _ *http.Request) bool {
-			w.WriteHeader(http.StatusServiceUnavailable)
-			return true
-		},
-		"it refuses to give tokens": func(w http.ResponseWriter, r *http.Request) bool {
-			if r.Method == http.MethodPut {
-				w.WriteHeader(http.StatusForbidden)
-			} else {
-				w.WriteHeader(http.StatusUnauthorized)
-			}
-			return true
-		},
-		"it answers with an error page": func(w http.ResponseWriter, r *http.Request) bool {
-			if r.Method != http.MethodPut {
-				fmt.Fprint(w, "<html>")
-			}
-			return r.Method != http.MethodPut
-		},
-		"it answers without end": func(w http.ResponseWriter, r *http.Request) bool {
-			if r.Method != http.MethodPut {
-				fmt.Fprint(w, strings.Repeat(" ", 1<<20))
-			}
-			return r.Method != http.MethodPut
-		},
-		"it breaks off": func(http.ResponseWriter, *http.Request) bool { panic(http.ErrAbortHandler) },
-	}
-	for name, fault := range faults {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			s, logged := newService(t), &syncBuffer{}
-			hits := make(chan struct{}, 1000)
-			events := watch(t, s.URL, logged)
-			s.waitForPolls(t, 1)
-			s.breakWith(func(w http.ResponseWriter, r *http.Request) bool {
-				hits <- struct{}{}
-				return fault(w, r)
-			})
-			for range 8 { // at least three looks
-				<-hits
-			}
-			s.breakWith(nil)
-			s.set(spot, `{"action":"terminate","time":"2026-11-23T10:02:00Z"}`)
-			next(t, events)
-			if name != "it breaks off" { // the client tries a broken connection again by itself, with varying words
-				if n := strings.Count(logged.String(), "cannot be read"); n != 1 {
-					t.Errorf("said %d times:\n%s", n, logged)
-				}
-			}
-		})
-	}
-}
-
 func TestATokenThatTheServiceForgotIsReplaced(t *testing.T) {
 	s, logged := newService(t), &syncBuffer{}
 	events := watch(t, s.URL, logged)
@@ -365,7 +291,9 @@ func mock(t *testing.T) string {
 	return ""
 }
 
-func TestAgainstTheEC2MetadataMock(t *testing.T) {
+// runMock starts the mock with a command of its and returns its URL.
+func runMock(t *testing.T, command ...string) string {
+	t.Helper()
 	binary := mock(t)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -375,14 +303,19 @@ func TestAgainstTheEC2MetadataMock(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(2 * time.Minute).UTC().Truncate(time.Second)
-	cmd := exec.Command(binary, "spot", "-n", "127.0.0.1", "-p", port, "-I", "-x", "-1", "-d", "1", "--rebalance-delay-sec", "1", "-a", "terminate", "-t", deadline.Format(time.RFC3339))
+	cmd := exec.Command(binary, append(command, "-n", "127.0.0.1", "-p", port, "-I", "-x", "-1")...)
 	cmd.Dir = t.TempDir()
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	events := watch(t, "http://127.0.0.1:"+port, &syncBuffer{})
+	return "http://127.0.0.1:" + port
+}
+
+func TestAgainstTheEC2MetadataMock(t *testing.T) {
+	deadline := time.Now().Add(2 * time.Minute).UTC().Truncate(time.Second)
+	url := runMock(t, "spot", "-d", "1", "--rebalance-delay-sec", "1", "-a", "terminate", "-t", deadline.Format(time.RFC3339))
+	events := watch(t, url, &syncBuffer{})
 	kinds := map[interruption.Kind]interruption.Event{}
 	for range 2 {
 		e := next(t, events)
@@ -393,5 +326,22 @@ func TestAgainstTheEC2MetadataMock(t *testing.T) {
 	}
 	if _, ok := kinds[interruption.KindRebalance]; !ok {
 		t.Errorf("events %v, want a rebalance recommendation as well", kinds)
+	}
+}
+
+func TestAScheduledEventOfTheEC2MetadataMock(t *testing.T) {
+	at := time.Now().Add(48 * time.Hour).UTC().Truncate(time.Second)
+	url := runMock(t, "events", "-o", "instance-stop", "-b", at.Format(time.RFC3339), "-a", at.Add(time.Hour).Format(time.RFC3339), "-t", "active")
+	e := next(t, watch(t, url, &syncBuffer{}))
+	if e.Kind != interruption.KindMaintenance || e.Action != "stop" || !e.Deadline.Equal(at) || e.CloudID == "" {
+		t.Errorf("event %+v, want a stop at %s", e, at)
+	}
+}
+
+func TestTheTargetStateOfTheEC2MetadataMock(t *testing.T) {
+	url := runMock(t, "asglifecycle", "--asg-termination-delay-sec", "1")
+	e := next(t, watch(t, url, &syncBuffer{}))
+	if e.Kind != interruption.KindTermination || e.Action != "terminate" {
+		t.Errorf("event %+v, want the end of the instance", e)
 	}
 }
