@@ -26,6 +26,9 @@ const (
 	// ConditionSpotInterruption is the type; status True is a notice, its reason
 	// says of what kind.
 	ConditionSpotInterruption = "SpotInterruption"
+	// ConditionRebalance is the type of a warning short of a notice: the cloud sees a
+	// raised risk. The scheduler counts it as that and does not refuse the node.
+	ConditionRebalance = "SpotRebalanceRecommended"
 )
 
 // The annotations of the contract; Annotations has their meaning.

@@ -59,7 +59,7 @@ var table = []row{
 		"the scheduler's `defaultExpectedDuration` (1h)",
 		func(s *Spec, v duration) { s.ExpectedDuration = v }, parseDuration),
 	user(AnnotationDeadline, kindTimestamp, "2027-01-31T18:00:00Z",
-		"When the run must be finished, as RFC 3339 time with zone. Nodes on which it is expected to finish later, interruptions counted, are refused; spot capacity falls out before on-demand does.",
+		"When the run must be finished, as RFC 3339 time with zone. Nodes on which it is expected to finish later, interruptions counted, are refused; spot capacity falls out before on-demand does. While spot nodes suit the pod but are taken, it waits for them until on demand just makes it.",
 		"none",
 		func(s *Spec, v timestamp) { s.Deadline = v }, parseTimestamp),
 	user(AnnotationCheckpointPath, kindPath, "/checkpoint",

@@ -45,12 +45,25 @@ type Node struct {
 	// USDPerHour is the price of the whole node, OnDemandUSDPerHour of the same node
 	// on demand; 0 when not known.
 	USDPerHour, OnDemandUSDPerHour float64
-	Hazard                         risk.Hazard
+	// Hazard is that of its pool. Where it is known how the hazard changes with a
+	// machine's age, Ages has it, and Age is how long this one has run.
+	Hazard risk.Hazard
+	Ages   *risk.ByAge
+	Age    time.Duration
 	// Notice is why the node is about to go away, "" when it is not.
 	Notice string
 	// GPUPods is how many pods have GPUs of the node, IsolatedPods how many of these
 	// asked to be alone.
 	GPUPods, IsolatedPods int
+}
+
+// hazardOver is the constant hazard that gives the node the same probability of an
+// interruption within a time as its own.
+func (n Node) hazardOver(d time.Duration) risk.Hazard {
+	if n.Ages == nil || d <= 0 {
+		return n.Hazard
+	}
+	return risk.Hazard(n.Ages.Cumulative(n.Age, d) / d.Hours())
 }
 
 // Request is what is to be placed.
@@ -74,6 +87,9 @@ type Assumptions struct {
 	// NoticeSaves is the probability that an interruption comes with a notice early
 	// enough for a checkpoint.
 	NoticeSaves float64
+	// DeadlineMargin is how much earlier than needed a pod with a deadline starts on
+	// demand: for pulling images, starting up, and an estimate that was too low.
+	DeadlineMargin time.Duration
 }
 
 // work is the work left, assumed when the pod does not say.
@@ -113,7 +129,8 @@ func Reckon(r Request, n Node) Estimate {
 	if !r.Spec.CheckpointInterval.Auto {
 		run.Interval = r.Spec.CheckpointInterval.Every
 	}
-	e := Estimate{Risk: n.Hazard.Interruption(run.Work), Hours: risk.ExpectedHours(n.Hazard, run)}
+	hazard := n.hazardOver(run.Work)
+	e := Estimate{Risk: hazard.Interruption(run.Work), Hours: risk.ExpectedHours(hazard, run)}
 	if n.TotalGPUs > 0 {
 		share := min(1, float64(r.GPUs)/float64(n.TotalGPUs))
 		e.USDPerHour = n.USDPerHour * share

@@ -331,3 +331,27 @@ func FuzzCheckAndRank(f *testing.F) {
 		}
 	})
 }
+
+func TestTheRiskOfANodeFollowsFromItsAgeWhereThatIsKnown(t *testing.T) {
+	// Per hour: 0.4 in the first hour of a machine's life, 0.1 after it.
+	ages := risk.ByAge{0.4, 0.4, 0.1, 0.1, 0.1}
+	spot := func(age time.Duration) placement.Node {
+		return node("n", "A100-80GB", 80*gib, func(n *placement.Node) { n.Ages, n.Age, n.Hazard = &ages, age, 9 })
+	}
+	run := request(1, func(s *benchspec.Spec) { s.ExpectedDuration = 2 * time.Hour })
+	for age, cumulative := range map[time.Duration]float64{
+		0:                0.5,  // 1 h × 0.4 + 1 h × 0.1
+		30 * time.Minute: 0.35, // 0.5 h × 0.4 + 1.5 h × 0.1
+		3 * time.Hour:    0.2,  // 2 h × 0.1
+	} {
+		want := 1 - math.Exp(-cumulative)
+		if got := placement.Reckon(run, spot(age)).Risk; math.Abs(got-want) > 1e-12 {
+			t.Errorf("risk over 2 h of a node of age %s: %v, want 1-exp(-%v) = %v", age, got, cumulative, want)
+		}
+	}
+	limit := 0.2 // between the risks of an old node (0.18) and a new one (0.39)
+	run.Spec.MaxInterruptionRisk = &limit
+	if placement.Check(run, spot(3*time.Hour)) != nil || placement.Check(run, spot(0)) == nil {
+		t.Error("a limit of 0.2 over 2 h takes a new node or refuses one that has lived for 3 h")
+	}
+}

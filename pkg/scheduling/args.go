@@ -23,9 +23,20 @@ type Args struct {
 	// PricesFile is the price book (package pricing). Without one no price is known
 	// and nodes are ranked by expected time.
 	PricesFile string `json:"pricesFile,omitempty"`
+	// PriceMaxAge is the age from which a price is said to be old; default 720h. Old
+	// prices are used all the same: the order of pools changes less than their level.
+	PriceMaxAge *metav1.Duration `json:"priceMaxAge,omitempty"`
 	// HazardsFile has the hazards of spot pools (package risk). Without one every
 	// spot pool has the built-in default.
 	HazardsFile string `json:"hazardsFile,omitempty"`
+	// CatalogURL is the catalog that learns risks from what happens, for example
+	// https://api-service.model-catalog.svc:8000. Without one hazardsFile alone holds.
+	CatalogURL string `json:"catalogURL,omitempty"`
+	// CatalogCAFile is the authority of the catalog's certificate, PEM; default the
+	// system's.
+	CatalogCAFile string `json:"catalogCAFile,omitempty"`
+	// RiskRefresh is the time between two questions to the catalog; default 1m.
+	RiskRefresh *metav1.Duration `json:"riskRefresh,omitempty"`
 	// DefaultExpectedDuration is the work of pods that do not say; default 1h.
 	DefaultExpectedDuration *metav1.Duration `json:"defaultExpectedDuration,omitempty"`
 	// CheckpointCost is how long one checkpoint holds up a run; default 10s.
@@ -33,6 +44,9 @@ type Args struct {
 	// RestartCost is the time from an interruption to the run going on elsewhere;
 	// default 3m.
 	RestartCost *metav1.Duration `json:"restartCost,omitempty"`
+	// DeadlineMargin is how much earlier than needed a pod with a deadline that waits
+	// for spot starts on demand; default 15m.
+	DeadlineMargin *metav1.Duration `json:"deadlineMargin,omitempty"`
 	// NoticeSaves is the probability, from 0 to 1, that an interruption comes with a
 	// notice early enough for a checkpoint; default 0.9 (AWS calls its notices best
 	// effort).
@@ -66,8 +80,10 @@ func (a Args) validate() error {
 		positive bool
 	}{
 		{"defaultExpectedDuration", a.DefaultExpectedDuration, true},
+		{"riskRefresh", a.RiskRefresh, true},
 		{"checkpointCost", a.CheckpointCost, false},
 		{"restartCost", a.RestartCost, false},
+		{"deadlineMargin", a.DeadlineMargin, false},
 	} {
 		if d.value == nil {
 			continue
@@ -80,6 +96,27 @@ func (a Args) validate() error {
 		problems = append(problems, fmt.Errorf("pluginConfig %s: args.noticeSaves is %v; write a probability from 0 to 1, such as 0.9", Name, *p))
 	}
 	return errors.Join(problems...)
+}
+
+// oldPrices says which prices of the book are too old at a time, "" for none.
+func (a Args) oldPrices(prices pricing.Book, now time.Time) string {
+	limit := 30 * 24 * time.Hour
+	if a.PriceMaxAge != nil {
+		limit = a.PriceMaxAge.Duration
+	}
+	old := prices.OlderThan(now.Add(-limit))
+	if len(old) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d of %d prices are older than %s, the oldest (%s) is of %s: fetch new ones with `kubectl spotbench prices`",
+		len(old), prices.Len(), limit, old[0].Pool(), old[0].AsOf.Format(time.DateOnly))
+}
+
+func (a Args) riskRefresh() time.Duration {
+	if a.RiskRefresh == nil {
+		return time.Minute
+	}
+	return a.RiskRefresh.Duration
 }
 
 // Assumptions are the arguments with their defaults.
@@ -98,6 +135,7 @@ func (a Args) Assumptions() placement.Assumptions {
 		ExpectedDuration: or(a.DefaultExpectedDuration, time.Hour),
 		CheckpointCost:   or(a.CheckpointCost, 10*time.Second),
 		RestartCost:      or(a.RestartCost, 3*time.Minute),
+		DeadlineMargin:   or(a.DeadlineMargin, 15*time.Minute),
 		NoticeSaves:      saves,
 	}
 }

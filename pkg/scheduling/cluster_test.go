@@ -6,6 +6,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -40,9 +41,9 @@ type cluster struct {
 	client *fake.Clientset
 }
 
-func loadShipped(t *testing.T) *schedulerapi.KubeSchedulerConfiguration {
+func loadShipped(t *testing.T, args ...string) *schedulerapi.KubeSchedulerConfiguration {
 	t.Helper()
-	c, err := options.LoadConfigFromFile(klog.FromContext(t.Context()), shippedConfig(t))
+	c, err := options.LoadConfigFromFile(klog.FromContext(t.Context()), shippedConfig(t, args...))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,8 +51,9 @@ func loadShipped(t *testing.T) *schedulerapi.KubeSchedulerConfiguration {
 }
 
 // shippedConfig is manifests/base/scheduler/config.yaml with the paths of the
-// repository in place of those of the container.
-func shippedConfig(t *testing.T) string {
+// repository in place of those of the container, and more arguments for the plugin,
+// each a line of YAML.
+func shippedConfig(t *testing.T, args ...string) string {
 	t.Helper()
 	data, err := os.ReadFile(manifests + "config.yaml")
 	if err != nil {
@@ -63,6 +65,11 @@ func shippedConfig(t *testing.T) string {
 	}
 	file := filepath.Join(t.TempDir(), "config.yaml")
 	text := strings.ReplaceAll(string(data), "/etc/spotbench/scheduler", here)
+	// The catalog of a test is one of the arguments, or there is none.
+	text = regexp.MustCompile(`(?m)^ *catalog(URL|CAFile): .*\n`).ReplaceAllString(text, "")
+	for _, line := range args {
+		text = strings.Replace(text, "        args:\n", "        args:\n          "+line+"\n", 1)
+	}
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -70,6 +77,12 @@ func shippedConfig(t *testing.T) string {
 }
 
 func startCluster(t *testing.T, nodes ...*v1.Node) *cluster {
+	t.Helper()
+	return startClusterWith(t, nil, nodes...)
+}
+
+// startClusterWith gives the plugin more arguments, each a line of YAML.
+func startClusterWith(t *testing.T, args []string, nodes ...*v1.Node) *cluster {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	objects := make([]runtime.Object, len(nodes))
@@ -79,7 +92,7 @@ func startCluster(t *testing.T, nodes ...*v1.Node) *cluster {
 	c := &cluster{t: t, ctx: ctx, client: fake.NewClientset(objects...)}
 	c.client.PrependReactor("create", "pods", c.bind)
 
-	config := loadShipped(t)
+	config := loadShipped(t, args...)
 	informers := scheduler.NewInformerFactory(c.client, 0)
 	broadcaster := events.NewBroadcaster(&events.EventSinkImpl{Interface: c.client.EventsV1()})
 	s, err := scheduler.New(ctx, c.client, informers, nil, profile.NewRecorderFactory(broadcaster),

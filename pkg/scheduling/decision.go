@@ -47,7 +47,7 @@ func (p *Plugin) Reserve(_ context.Context, state fwk.CycleState, pod *v1.Pod, n
 		// With one feasible node the scheduler asks nobody for scores.
 		ranked = placement.Rank(a.request, []placement.Node{p.nodeWithPods(info, pod)})
 	}
-	a.decided = decision(a.request, ranked, nodeName, p.refused(a.request, pod, ranked, all))
+	a.decided = decision(a.request, ranked, nodeName, p.refused(a, pod, ranked, all))
 	return nil
 }
 
@@ -122,7 +122,7 @@ func decision(r placement.Request, ranked []placement.Candidate, nodeName string
 }
 
 // refused says what kept nodes other than the ranked ones.
-func (p *Plugin) refused(r placement.Request, pod *v1.Pod, ranked []placement.Candidate, all []fwk.NodeInfo) map[string]string {
+func (p *Plugin) refused(a *attempt, pod *v1.Pod, ranked []placement.Candidate, all []fwk.NodeInfo) map[string]string {
 	feasible := make(map[string]bool, len(ranked))
 	for _, c := range ranked {
 		feasible[c.Node.Name] = true
@@ -137,9 +137,9 @@ func (p *Plugin) refused(r placement.Request, pod *v1.Pod, ranked []placement.Ca
 			break
 		}
 		n := p.nodeWithPods(info, pod)
-		refusal := placement.Check(r, n)
+		refusal := a.check(n)
 		if refusal == nil {
-			refusal = placement.CheckRoom(r, n)
+			refusal = placement.CheckRoom(a.request, n)
 		}
 		if refusal == nil {
 			out[name] = reasonElsewhere

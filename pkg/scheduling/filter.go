@@ -11,7 +11,6 @@ import (
 	"k8s.io/kubernetes/pkg/scheduler/framework"
 
 	"github.com/spotbench/spotbench/pkg/gpu"
-	"github.com/spotbench/spotbench/pkg/placement"
 )
 
 // What a pod's FailedScheduling event says. The scheduler counts equal reasons of
@@ -30,7 +29,7 @@ const (
 
 // PreFilter reads the pod once per attempt. A pod that cannot be read or
 // contradicts itself is refused whatever the nodes.
-func (p *Plugin) PreFilter(_ context.Context, state fwk.CycleState, pod *v1.Pod, _ []fwk.NodeInfo) (*framework.PreFilterResult, *fwk.Status) {
+func (p *Plugin) PreFilter(_ context.Context, state fwk.CycleState, pod *v1.Pod, nodes []fwk.NodeInfo) (*framework.PreFilterResult, *fwk.Status) {
 	request, err := p.request(pod)
 	if err != nil {
 		refusals.WithLabelValues("MalformedAnnotation").Inc()
@@ -40,7 +39,7 @@ func (p *Plugin) PreFilter(_ context.Context, state fwk.CycleState, pod *v1.Pod,
 		refusals.WithLabelValues("NoGPUsAsked").Inc()
 		return nil, fwk.NewStatus(fwk.UnschedulableAndUnresolvable, ErrReasonNoGPUsAsked)
 	}
-	state.Write(stateKey, &attempt{request: request})
+	state.Write(stateKey, &attempt{request: request, spotSuits: p.waitForSpot(pod, request, nodes)})
 	return nil, nil
 }
 
@@ -55,7 +54,7 @@ func (p *Plugin) Filter(_ context.Context, state fwk.CycleState, pod *v1.Pod, in
 	if err != nil {
 		return fwk.AsStatus(err)
 	}
-	refusal := placement.Check(a.request, p.nodeWithPods(info, pod))
+	refusal := a.check(p.nodeWithPods(info, pod))
 	if refusal == nil {
 		return nil
 	}

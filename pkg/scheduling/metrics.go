@@ -21,5 +21,11 @@ var (
 		StabilityLevel: metrics.ALPHA,
 	}, []string{"gpu_model", "capacity_type"})
 
-	registerMetrics = sync.OnceFunc(func() { legacyregistry.MustRegister(refusals, placements) })
+	risksRefreshed = metrics.NewGauge(&metrics.GaugeOpts{
+		Name:           "spotbench_scheduler_risks_refreshed_timestamp_seconds",
+		Help:           "When the catalog last told the risks it has learned, Unix time; 0 before it ever did.",
+		StabilityLevel: metrics.ALPHA,
+	})
+
+	registerMetrics = sync.OnceFunc(func() { legacyregistry.MustRegister(refusals, placements, risksRefreshed) })
 )

@@ -5,10 +5,12 @@ package scheduling
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	resourcehelper "k8s.io/component-helpers/resource"
 	"k8s.io/klog/v2"
 	fwk "k8s.io/kube-scheduler/framework"
@@ -19,20 +21,29 @@ import (
 	"github.com/spotbench/spotbench/pkg/placement"
 	"github.com/spotbench/spotbench/pkg/pricing"
 	"github.com/spotbench/spotbench/pkg/risk"
+	"github.com/spotbench/spotbench/pkg/riskfeed"
 )
 
 // Name is the plugin's name in KubeSchedulerConfiguration.
 const Name = "SpotbenchPlacement"
 
-// Plugin places benchmark pods. It keeps no state between scheduling attempts:
-// what it reckons with is in the snapshot of the attempt, so nothing can be out of
-// date or be lost with the process.
+// Plugin places benchmark pods. It decides without state between scheduling
+// attempts: what it reckons with is in the snapshot of the attempt and in the
+// catalog's last answer, so nothing can be lost with the process.
 type Plugin struct {
-	handle      framework.Handle
-	prices      pricing.Book
-	hazards     risk.Book
+	handle  framework.Handle
+	prices  pricing.Book
+	hazards risk.Book
+	// feed has what the catalog learned; nil without a catalog.
+	feed        *riskfeed.Feed
 	assumptions placement.Assumptions
 	now         func() time.Time
+	logger      klog.Logger
+
+	mu sync.Mutex
+	// alarms are of pods that wait for spot until they must start on demand. They
+	// are not state of decisions: a pod without one is tried again a little later.
+	alarms map[types.UID]alarm
 }
 
 var (
@@ -59,8 +70,21 @@ func New(ctx context.Context, obj runtime.Object, handle framework.Handle) (fram
 	if prices.Len() == 0 {
 		logger.Info("No price book: nodes are ranked by expected time, and placements have no cost", "plugin", Name, "field", "args.pricesFile")
 	}
+	if old := args.oldPrices(prices, time.Now()); old != "" {
+		logger.Info("Old prices: "+old, "plugin", Name, "field", "args.pricesFile")
+	}
 	registerMetrics()
-	return &Plugin{handle: handle, prices: prices, hazards: hazards, assumptions: args.Assumptions(), now: time.Now}, nil
+	p := &Plugin{handle: handle, prices: prices, hazards: hazards, assumptions: args.Assumptions(), now: time.Now, logger: logger, alarms: map[types.UID]alarm{}}
+	p.stopAlarms(ctx)
+	if args.CatalogURL == "" {
+		logger.Info("No catalog: every pool has its assumed hazard", "plugin", Name, "field", "args.catalogURL")
+		return p, nil
+	}
+	if p.feed, err = openFeed(args.CatalogURL, args.CatalogCAFile, hazards); err != nil {
+		return nil, err
+	}
+	go p.followRisks(ctx, args.riskRefresh())
+	return p, nil
 }
 
 // Name is the plugin's name.
@@ -73,6 +97,9 @@ const stateKey fwk.StateKey = Name
 // Filter runs and only read by it, so copies of the cycle state may share it.
 type attempt struct {
 	request placement.Request
+	// spotSuits says that spot nodes suit the pod, free or not: one with a deadline
+	// then waits for them as long as it can.
+	spotSuits bool
 	// ranked is set by PreScore, which runs when more than one node is feasible.
 	ranked []placement.Candidate
 	// decided is set by Reserve.
@@ -126,7 +153,7 @@ func (p *Plugin) node(node *v1.Node) placement.Node {
 	if price, ok := p.prices.OnDemand(n.Pool); ok {
 		n.OnDemandUSDPerHour = price.USDPerHour
 	}
-	n.Hazard = p.hazards.Lookup(n.Pool).Hazard
+	p.setRisk(&n, node)
 	return n
 }
 

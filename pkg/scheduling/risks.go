@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scheduling
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net/http"
+	"os"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/klog/v2"
+
+	"github.com/spotbench/spotbench/pkg/benchspec"
+	"github.com/spotbench/spotbench/pkg/catalog"
+	"github.com/spotbench/spotbench/pkg/catalog/client"
+	"github.com/spotbench/spotbench/pkg/gpu"
+	"github.com/spotbench/spotbench/pkg/placement"
+	"github.com/spotbench/spotbench/pkg/risk"
+	"github.com/spotbench/spotbench/pkg/riskfeed"
+)
+
+// catalogTimeout bounds one question to the catalog.
+const catalogTimeout = 30 * time.Second
+
+// openFeed makes the feed of the risks that the catalog at a URL has learned. Only
+// the URL is checked now: a scheduler starts whether there is a catalog or not.
+func openFeed(url, caFile string, priors risk.Book) (*riskfeed.Feed, error) {
+	if _, err := client.New(url, nil, nil); err != nil {
+		return nil, fmt.Errorf("pluginConfig %s: args.catalogURL: %w", Name, err)
+	}
+	return riskfeed.New(&catalogSource{url: url, caFile: caFile}, priors), nil
+}
+
+// catalogSource asks a catalog. The authority of its certificate is read with the
+// first question that finds its file: it may come later than the scheduler.
+type catalogSource struct {
+	url, caFile string
+	client      *client.Client
+}
+
+// ListRisks asks for all risks.
+func (s *catalogSource) ListRisks(ctx context.Context) ([]catalog.PoolRisk, error) {
+	if s.client == nil {
+		transport := http.DefaultTransport.(*http.Transport).Clone() //nolint:forcetypeassert // the standard library's own
+		if s.caFile != "" {
+			pem, err := os.ReadFile(s.caFile)
+			if err != nil {
+				return nil, fmt.Errorf("pluginConfig %s: args.catalogCAFile: %w", Name, err)
+			}
+			pool := x509.NewCertPool()
+			if !pool.AppendCertsFromPEM(pem) {
+				return nil, fmt.Errorf("pluginConfig %s: args.catalogCAFile %s has no certificate in PEM", Name, s.caFile)
+			}
+			transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+		}
+		c, err := client.New(s.url, &http.Client{Timeout: catalogTimeout, Transport: transport}, nil)
+		if err != nil {
+			return nil, err
+		}
+		s.client = c
+	}
+	return s.client.ListRisks(ctx)
+}
+
+// followRisks keeps the feed fresh until ctx ends, and tries pods again that a risk
+// kept pending when risks change: no event of the cluster tells of that.
+func (p *Plugin) followRisks(ctx context.Context, interval time.Duration) {
+	p.feed.Run(ctx, interval, func(changed []gpu.Pool) {
+		risksRefreshed.Set(float64(p.feed.AsOf().Unix()))
+		if len(changed) == 0 {
+			return
+		}
+		pods, err := p.handle.SharedInformerFactory().Core().V1().Pods().Lister().List(labels.Everything())
+		if err != nil {
+			return // the cache never fails
+		}
+		again := map[string]*v1.Pod{}
+		for _, pod := range pods {
+			if pod.Spec.NodeName == "" && dependsOnRisk(pod) {
+				again[pod.Namespace+"/"+pod.Name] = pod
+			}
+		}
+		if len(again) > 0 {
+			p.handle.Activate(klog.FromContext(ctx), again)
+		}
+	})
+}
+
+// dependsOnRisk says whether a pod may be refused for an interruption risk.
+func dependsOnRisk(pod *v1.Pod) bool {
+	_, limit := pod.Annotations[benchspec.AnnotationMaxInterruptionRisk]
+	_, deadline := pod.Annotations[benchspec.AnnotationDeadline]
+	return limit || deadline
+}
+
+// setRisk gives a node the hazard of its pool: what the catalog learned of it by
+// the machine's age, else what is assumed. A machine that the cloud recommends to
+// leave has at least risk.AfterRebalance, whatever its pool's.
+func (p *Plugin) setRisk(n *placement.Node, node *v1.Node) {
+	n.Hazard = p.hazards.Lookup(n.Pool).Hazard
+	rebalance := conditionTrue(node, benchspec.ConditionRebalance)
+	if rebalance {
+		n.Hazard = max(n.Hazard, risk.AfterRebalance)
+	}
+	if p.feed == nil || n.Pool.CapacityType != gpu.Spot {
+		return
+	}
+	ages, ok := p.feed.Ages(n.Pool)
+	if !ok {
+		return
+	}
+	if rebalance {
+		for i := range ages {
+			ages[i] = max(ages[i], float64(risk.AfterRebalance))
+		}
+	}
+	n.Ages, n.Age = &ages, max(0, p.now().Sub(node.CreationTimestamp.Time))
+}
+
+func conditionTrue(node *v1.Node, kind v1.NodeConditionType) bool {
+	for _, c := range node.Status.Conditions {
+		if c.Type == kind {
+			return c.Status == v1.ConditionTrue
+		}
+	}
+	return false
+}
