@@ -11,7 +11,7 @@ GO          ?= go
 GOTESTSUM   := gotest.tools/gotestsum@v1.13.0
 GOLANGCI    := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
-COMMANDS    := scheduler node-agent catalog-api bench-runner sim-llm localcluster gpu-device-plugin images demo
+COMMANDS    := scheduler node-agent catalog-api kubectl-spotbench bench-runner sim-llm localcluster gpu-device-plugin images demo
 OUT         := _out
 
 export CGO_ENABLED ?= 1
@@ -40,6 +40,26 @@ cluster-down: tools ## Remove the local cluster without a trace (CLUSTER=name)
 demo-down: tools ## Remove the cluster that `make demo` left running
 	$(OUT)/bin/localcluster down --name demo
 
+##@ Benchmarks
+
+OPENB ?= $(if $(SPOTBENCH_DATA),$(SPOTBENCH_DATA),../shared/data)/openb
+
+.PHONY: bench-spot
+bench-spot: ## Replay spot recordings: SPOT_TRACES=folder of one file per zone, SPOT_PRICES=file
+	$(GO) run ./bench/spot -traces $$(ls $(SPOT_TRACES)/*.json | paste -sd,) -prices $(SPOT_PRICES) -on-demand 3.06 -work 24h -deadline 36h -restart 3m -json $(OUT)/bench-spot.json -draw $(OUT)/bench-spot
+
+.PHONY: bench-risk
+bench-risk: ## Check the hazard model against spot recordings: SPOT_TRACES=folder of one file per zone
+	$(GO) run ./bench/risk -traces $$(ls $(SPOT_TRACES)/*.json | paste -sd,) -draw $(OUT)/reliability.svg
+
+.PHONY: bench-placement
+bench-placement: ## GPUs allocated on Alibaba's openb trace, ours beside the published policies (OPENB=directory)
+	mkdir -p $(OUT)/placement
+	$(GO) run ./bench/placement -nodes $(OPENB)/openb_node_list_gpu_node.csv -pods $(OPENB)/openb_pod_list_default.csv,$(OPENB)/openb_pod_list_gpuspec33.csv \
+		-published $(OPENB)/published_allocation.csv -json $(OUT)/placement/shared.json -svg $(OUT)/placement/shared.svg -png $(OUT)/placement/shared.png
+	$(GO) run ./bench/placement -nodes $(OPENB)/openb_node_list_gpu_node.csv -pods $(OPENB)/openb_pod_list_gpuspec33.csv -whole ceil \
+		-json $(OUT)/placement/whole.json -svg $(OUT)/placement/whole.svg -png $(OUT)/placement/whole.png
+
 ##@ Build
 
 .PHONY: tools
@@ -62,7 +82,7 @@ generate: ## Regenerate the reference pages and policies that come from code
 
 .PHONY: unit
 unit: ## Unit and integration tests with the race detector (no cluster)
-	$(GO) run $(GOTESTSUM) --format pkgname-and-test-fails -- -race -timeout 20m ./pkg/... ./cmd/...
+	$(GO) run $(GOTESTSUM) --format pkgname-and-test-fails -- -race -timeout 20m ./pkg/... ./cmd/... ./bench/...
 
 .PHONY: e2e
 e2e: ## End-to-end tests on the real local cluster (root on Linux)

@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 fuzztime=${FUZZTIME:-10s}
-grep -rlE '^func Fuzz[A-Z]' --include='*_test.go' pkg cmd | xargs -n1 dirname | sort -u | while read -r dir; do
+grep -rlE '^func Fuzz[A-Z]' --include='*_test.go' pkg cmd bench | xargs -n1 dirname | sort -u | while read -r dir; do
 	for target in $(grep -hoE '^func Fuzz[A-Za-z0-9_]+' "$dir"/*_test.go | cut -d' ' -f2 | sort -u); do
 		echo "== $dir $target ($fuzztime)"
 		go test "./$dir" -run '^$' -fuzz "^$target\$" -fuzztime "$fuzztime"

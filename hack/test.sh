@@ -33,7 +33,7 @@ make --no-print-directory lint || status=1
 
 step "unit and integration tests, race detector on"
 $gotestsum --format pkgname-and-test-fails --jsonfile "$out/unit.json" -- \
-	-race -timeout 20m ./pkg/... ./cmd/... || status=1
+	-race -timeout 20m ./pkg/... ./cmd/... ./bench/... || status=1
 
 step "end-to-end tests on the real local cluster"
 $gotestsum --format standard-verbose --jsonfile "$out/e2e.json" -- \

@@ -3,6 +3,7 @@
 package platform_test
 
 import (
+	"math"
 	"slices"
 	"testing"
 
@@ -110,6 +111,42 @@ func TestAnInterruptedBenchmarkIsFinishedElsewhereAndNothingIsLost(t *testing.T)
 		}
 		if mistral := byModel["mistralai/Mistral-7B-Instruct-v0.3"]; mistral.Node != "l4-spot-0" {
 			t.Errorf("Mistral ran on %s", mistral.Node)
+		}
+	})
+	t.Run("the life of the machine that was taken back is evidence for its pool's risk", func(t *testing.T) {
+		machines, err := stage.Catalog.ListInstances(t.Context(), catalog.InstanceQuery{InstanceType: "p5.48xlarge"})
+		if err != nil || len(machines.Items) != 1 {
+			t.Fatalf("machines of p5.48xlarge: %+v, %v, want h100-spot-0", machines.Items, err)
+		}
+		m := machines.Items[0]
+		if m.Node != "h100-spot-0" || m.CapacityType != "spot" || m.StartedAt.IsZero() || m.NoticeAt.Before(m.StartedAt) {
+			t.Errorf("machine %+v, want the life of h100-spot-0 with its notice", m)
+		}
+		risks, err := stage.Catalog.ListRisks(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		i := slices.IndexFunc(risks, func(r catalog.PoolRisk) bool { return r.InstanceType == "p5.48xlarge" })
+		if i < 0 || risks[i].Machines != 1 || risks[i].Interruptions < 0.99 || risks[i].InstanceHours <= 0 {
+			t.Errorf("risks %+v, want one machine of p5.48xlarge with one interruption", risks)
+		}
+	})
+	t.Run("the savings add up to what the runs' segments cost", func(t *testing.T) {
+		report, err := stage.Catalog.Savings(t.Context(), catalog.SavingsQuery{By: catalog.ByRun, Namespace: workloads})
+		if err != nil || len(report.Lines) < 3 {
+			t.Fatalf("%d lines, %v, want one for each run", len(report.Lines), err)
+		}
+		for _, p := range report.Lines {
+			run, err := stage.Catalog.GetRun(t.Context(), p.Key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if run.Status == catalog.Succeeded && math.Abs(run.CostUSD-p.PaidUSD) > 0.005 {
+				t.Errorf("%s: $%.4f paid says the report, $%.4f the run", p.Key, p.PaidUSD, run.CostUSD)
+			}
+			if p.SavedPercent > p.BoundPercent+1e-9 || p.UnpricedHours > 0 {
+				t.Errorf("%s: %+v saved more than the discount allows, or has no price", p.Key, p)
+			}
 		}
 	})
 }
