@@ -40,9 +40,26 @@ type Placement struct {
 	OnDemandCostUSD float64 `json:"onDemandCostUSD"`
 	// Reason is one sentence: why this node.
 	Reason string `json:"reason"`
+	// Alternatives are the next best feasible nodes, best first, three at most.
+	Alternatives []Alternative `json:"alternatives,omitempty"`
 	// Refused has, for nodes that were not chosen, what kept each; capped in number,
 	// so it may be incomplete.
 	Refused map[string]string `json:"refused,omitempty"`
+}
+
+// Alternative is a node that would have done, with what it lost by.
+type Alternative struct {
+	Node         string `json:"node"`
+	GPUModel     string `json:"gpuModel,omitempty"`
+	InstanceType string `json:"instanceType,omitempty"`
+	Zone         string `json:"zone,omitempty"`
+	CapacityType string `json:"capacityType"`
+	// The figures mean what the placement's of the same name do.
+	USDPerHour       float64 `json:"usdPerHour"`
+	InterruptionRisk float64 `json:"interruptionRisk"`
+	ExpectedCostUSD  float64 `json:"expectedCostUSD"`
+	// Lost is the first thing in which it is worse: "costs $1.20 more".
+	Lost string `json:"lost"`
 }
 
 // String is the annotation's value.

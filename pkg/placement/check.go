@@ -56,7 +56,7 @@ func (r *Refusal) String() string { return "has " + r.Detail }
 // Check says whether a node meets what the pod asks for. Whether it has free GPUs
 // enough is not asked here; see CheckRoom.
 func Check(r Request, n Node) *Refusal {
-	for _, check := range []func(Request, Node) *Refusal{checkGPUs, checkCapacity, checkRisk, checkNeighbours} {
+	for _, check := range []func(Request, Node) *Refusal{CheckGPUs, checkCapacity, checkRisk, checkNeighbours} {
 		if refusal := check(r, n); refusal != nil {
 			return refusal
 		}
@@ -64,7 +64,8 @@ func Check(r Request, n Node) *Refusal {
 	return nil
 }
 
-func checkGPUs(r Request, n Node) *Refusal {
+// CheckGPUs is the part of Check that asks only what GPUs the node has.
+func CheckGPUs(r Request, n Node) *Refusal {
 	if r.GPUs == 0 {
 		return nil
 	}

@@ -79,6 +79,31 @@ func Explain(r Request, ranked []Candidate) string {
 	return fmt.Sprintf("cheapest of %s: %s vs %s on %s", among, price(first), price(second), second.Node.Name)
 }
 
+// Lost says in what a candidate is worse than the chosen one: the first step of the
+// order that tells them apart.
+func Lost(chosen, other Candidate) string {
+	c, o := chosen.Estimate, other.Estimate
+	switch {
+	case compare(other, chosen) < 0:
+		return "nothing: it ranks before the chosen node"
+	case other.ModelRank != chosen.ModelRank:
+		return fmt.Sprintf("%s is less preferred than %s", other.Node.GPUs.Model, chosen.Node.GPUs.Model)
+	case c.PriceKnown() != o.PriceKnown():
+		return "its price is not known"
+	case o.CostUSD-c.CostUSD >= 0.005:
+		return fmt.Sprintf("costs $%.2f more", o.CostUSD-c.CostUSD)
+	case o.CostUSD != c.CostUSD:
+		return "costs less than a cent more"
+	case o.Hours != c.Hours:
+		return fmt.Sprintf("takes %s, not %s", shortHours(o.Hours), shortHours(c.Hours))
+	case o.Risk != c.Risk:
+		return fmt.Sprintf("interruption risk %s, not %s", above(o.Risk, c.Risk), fraction(c.Risk))
+	case other.Node.FreeGPUs != chosen.Node.FreeGPUs:
+		return fmt.Sprintf("keeps fewer whole nodes free: %d free GPUs there, %d here", other.Node.FreeGPUs, chosen.Node.FreeGPUs)
+	}
+	return "nothing but the order of names"
+}
+
 // sameModel counts the candidates as preferred as the first.
 func sameModel(ranked []Candidate) int {
 	n := 0

@@ -84,6 +84,12 @@ func startCluster(t *testing.T, nodes ...*v1.Node) *cluster {
 // startClusterWith gives the plugin more arguments, each a line of YAML.
 func startClusterWith(t *testing.T, args []string, nodes ...*v1.Node) *cluster {
 	t.Helper()
+	return startClusterOf(t, scheduling.New, args, nodes...)
+}
+
+// startClusterOf makes the plugin with a factory of the test's.
+func startClusterOf(t *testing.T, factory frameworkruntime.PluginFactory, args []string, nodes ...*v1.Node) *cluster {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	objects := make([]runtime.Object, len(nodes))
 	for i := range nodes {
@@ -100,7 +106,7 @@ func startClusterWith(t *testing.T, args []string, nodes ...*v1.Node) *cluster {
 		scheduler.WithPercentageOfNodesToScore(config.PercentageOfNodesToScore),
 		scheduler.WithPodInitialBackoffSeconds(0),
 		scheduler.WithPodMaxBackoffSeconds(0),
-		scheduler.WithFrameworkOutOfTreeRegistry(frameworkruntime.Registry{scheduling.Name: scheduling.New}))
+		scheduler.WithFrameworkOutOfTreeRegistry(frameworkruntime.Registry{scheduling.Name: factory}))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,6 +20,8 @@ import (
 const (
 	// mostRefused bounds the refused nodes a placement lists.
 	mostRefused = 8
+	// mostAlternatives bounds the other feasible nodes it lists.
+	mostAlternatives = 3
 	// patchTimeout bounds the writing of the annotation.
 	patchTimeout = 10 * time.Second
 	// reasonElsewhere is why a node without a refusal of ours was not feasible.
@@ -117,8 +119,34 @@ func decision(r placement.Request, ranked []placement.Candidate, nodeName string
 		ExpectedCostUSD:    e.CostUSD,
 		OnDemandCostUSD:    e.OnDemandCostUSD,
 		Reason:             reason,
+		Alternatives:       alternatives(ranked, chosen),
 		Refused:            refused,
 	}
+}
+
+// alternatives are the best of the ranked candidates besides the chosen.
+func alternatives(ranked []placement.Candidate, chosen placement.Candidate) []benchspec.Alternative {
+	var out []benchspec.Alternative
+	for _, c := range ranked {
+		if len(out) == mostAlternatives {
+			break
+		}
+		if c.Node.Name == chosen.Node.Name {
+			continue
+		}
+		out = append(out, benchspec.Alternative{
+			Node:             c.Node.Name,
+			GPUModel:         c.Node.GPUs.Model,
+			InstanceType:     c.Node.Pool.InstanceType,
+			Zone:             c.Node.Pool.Zone,
+			CapacityType:     c.Node.Pool.CapacityType,
+			USDPerHour:       c.Estimate.USDPerHour,
+			InterruptionRisk: c.Estimate.Risk,
+			ExpectedCostUSD:  c.Estimate.CostUSD,
+			Lost:             placement.Lost(chosen, c),
+		})
+	}
+	return out
 }
 
 // refused says what kept nodes other than the ranked ones.

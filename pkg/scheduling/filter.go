@@ -22,13 +22,16 @@ const (
 	// ErrReasonMalformed begins the refusal of a pod whose annotations cannot be
 	// read; the problems follow.
 	ErrReasonMalformed = "the pod's annotations are malformed: "
+	// ErrReasonNoNodes refuses a pod that names models while there are no nodes.
+	ErrReasonNoNodes = "there are no nodes"
 	// ErrReasonNoGPUsAsked refuses a pod that is particular about GPUs but asks for
 	// none.
 	ErrReasonNoGPUsAsked = "the pod's annotations name GPU models or memory, but it asks for no " + gpu.ResourceName + "; add it to resources.limits"
 )
 
 // PreFilter reads the pod once per attempt. A pod that cannot be read or
-// contradicts itself is refused whatever the nodes.
+// contradicts itself is refused whatever the nodes. One that names models is shown
+// only the nodes that have one of them.
 func (p *Plugin) PreFilter(_ context.Context, state fwk.CycleState, pod *v1.Pod, nodes []fwk.NodeInfo) (*framework.PreFilterResult, *fwk.Status) {
 	request, err := p.request(pod)
 	if err != nil {
@@ -39,8 +42,21 @@ func (p *Plugin) PreFilter(_ context.Context, state fwk.CycleState, pod *v1.Pod,
 		refusals.WithLabelValues("NoGPUsAsked").Inc()
 		return nil, fwk.NewStatus(fwk.UnschedulableAndUnresolvable, ErrReasonNoGPUsAsked)
 	}
-	state.Write(stateKey, &attempt{request: request, spotSuits: p.waitForSpot(pod, request, nodes)})
-	return nil, nil
+	a := &attempt{request: request, spotSuits: p.waitForSpot(pod, request, nodes)}
+	if len(request.Spec.GPUModels) == 0 {
+		state.Write(stateKey, a)
+		return nil, nil
+	}
+	names := p.models.of(request.Spec.GPUModels)
+	if len(names) == 0 {
+		if text := enumerate(p.excluded(request)); text != "" {
+			return nil, fwk.NewStatus(fwk.UnschedulableAndUnresolvable, text)
+		}
+		return nil, fwk.NewStatus(fwk.UnschedulableAndUnresolvable, ErrReasonNoNodes)
+	}
+	a.narrowed = true
+	state.Write(stateKey, a)
+	return &framework.PreFilterResult{NodeNames: names}, nil
 }
 
 // PreFilterExtensions are not needed: Filter counts the pods in the node it is

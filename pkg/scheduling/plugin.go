@@ -34,6 +34,7 @@ type Plugin struct {
 	handle  framework.Handle
 	prices  pricing.Book
 	hazards risk.Book
+	models  nodeModels
 	// feed has what the catalog learned; nil without a catalog.
 	feed        *riskfeed.Feed
 	assumptions placement.Assumptions
@@ -49,6 +50,7 @@ type Plugin struct {
 var (
 	_ framework.PreFilterPlugin   = &Plugin{}
 	_ framework.FilterPlugin      = &Plugin{}
+	_ framework.PostFilterPlugin  = &Plugin{}
 	_ framework.EnqueueExtensions = &Plugin{}
 	_ framework.PreScorePlugin    = &Plugin{}
 	_ framework.ScorePlugin       = &Plugin{}
@@ -73,8 +75,12 @@ func New(ctx context.Context, obj runtime.Object, handle framework.Handle) (fram
 	if old := args.oldPrices(prices, time.Now()); old != "" {
 		logger.Info("Old prices: "+old, "plugin", Name, "field", "args.pricesFile")
 	}
+	models, err := openNodeModels(handle.SharedInformerFactory())
+	if err != nil {
+		return nil, err
+	}
 	registerMetrics()
-	p := &Plugin{handle: handle, prices: prices, hazards: hazards, assumptions: args.Assumptions(), now: time.Now, logger: logger, alarms: map[types.UID]alarm{}}
+	p := &Plugin{handle: handle, models: models, prices: prices, hazards: hazards, assumptions: args.Assumptions(), now: time.Now, logger: logger, alarms: map[types.UID]alarm{}}
 	p.stopAlarms(ctx)
 	if args.CatalogURL == "" {
 		logger.Info("No catalog: every pool has its assumed hazard", "plugin", Name, "field", "args.catalogURL")
@@ -100,6 +106,8 @@ type attempt struct {
 	// spotSuits says that spot nodes suit the pod, free or not: one with a deadline
 	// then waits for them as long as it can.
 	spotSuits bool
+	// narrowed says that PreFilter left out the nodes that have none of the models.
+	narrowed bool
 	// ranked is set by PreScore, which runs when more than one node is feasible.
 	ranked []placement.Candidate
 	// decided is set by Reserve.

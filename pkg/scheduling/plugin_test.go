@@ -34,13 +34,19 @@ import (
 // newPlugin makes the plugin in a framework of its own, over a snapshot.
 func newPlugin(t *testing.T, client *fake.Clientset, pods []*v1.Pod, nodes []*v1.Node) (*scheduling.Plugin, framework.Framework) {
 	t.Helper()
+	factory := informers.NewSharedInformerFactory(client, 0)
+	for _, n := range nodes {
+		if err := factory.Core().V1().Nodes().Informer().GetIndexer().Add(n); err != nil {
+			t.Fatal(err)
+		}
+	}
 	handle, err := schedulertesting.NewFramework(t.Context(), []schedulertesting.RegisterPluginFunc{
 		schedulertesting.RegisterQueueSortPlugin(queuesort.Name, queuesort.New),
 		schedulertesting.RegisterBindPlugin(defaultbinder.Name, defaultbinder.New),
 	}, benchspec.SchedulerName,
 		frameworkruntime.WithSnapshotSharedLister(cache.NewSnapshot(pods, nodes)),
 		frameworkruntime.WithClientSet(client),
-		frameworkruntime.WithInformerFactory(informers.NewSharedInformerFactory(client, 0)))
+		frameworkruntime.WithInformerFactory(factory))
 	if err != nil {
 		t.Fatal(err)
 	}
