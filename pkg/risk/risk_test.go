@@ -132,6 +132,70 @@ func TestFormulaAgreesWithSimulationWithinOnePercent(t *testing.T) {
 	}
 }
 
+func TestTheOutlookAgreesWithSimulationWithinOnePercent(t *testing.T) {
+	hours := func(h float64) time.Duration { return time.Duration(h * float64(time.Hour)) }
+	// A price that doubles after five hours.
+	price := func(elapsed time.Duration) float64 {
+		if elapsed < 5*time.Hour {
+			return 2
+		}
+		return 4
+	}
+	for name, c := range map[string]struct{ h, work, interval, cost, q, restart float64 }{
+		"rare interruptions":            {0.02, 8, 1, 0.01, 0, 0.05},
+		"frequent, no notices":          {0.7, 6, 0.5, 0.05, 0, 0.2},
+		"frequent, nine of ten notices": {0.7, 6, 0.5, 0.05, 0.9, 0.2},
+		"no periodic checkpoints":       {0.5, 3, 100, 0, 0.5, 0.1},
+		"every notice":                  {1.5, 5, 2, 0.1, 1, 0.3},
+		"a rest shorter than a stretch": {0.4, 5.3, 1, 0.1, 0.3, 0.1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			run := risk.Run{Work: hours(c.work), Resumable: true, Interval: hours(c.interval), CheckpointCost: hours(c.cost), NoticeSaves: c.q, Restart: hours(c.restart)}
+			mean := risk.ExpectedHours(risk.Hazard(c.h), run)
+			outlook := risk.Foresee(risk.Hazard(c.h), run, hours(6*mean))
+			rng := rand.New(rand.NewPCG(3, 4))
+			const runs = 200_000
+			// Away from the jump at the time that a run without interruptions takes.
+			within := []float64{1.15 * mean, 1.4 * mean, 2 * mean}
+			done, paid := make([]float64, len(within)), 0.0
+			for range runs {
+				took := simulate(rng, c.h, c.work, c.interval, c.cost, c.q, c.restart)
+				for i, w := range within {
+					if took <= w {
+						done[i]++
+					}
+				}
+				paid += 2*min(took, 5) + 4*max(0, took-5)
+			}
+			for i, w := range within {
+				if got, want := outlook.Probability(hours(w)), done[i]/runs; math.Abs(got-want) > 0.01 {
+					t.Errorf("finished within %.2f h with probability %.4f, simulation %.4f", w, got, want)
+				}
+			}
+			if got, want := outlook.CostUSD(price), paid/runs; !near(got, want, 0.01) {
+				t.Errorf("cost $%.4f, simulation $%.4f", got, want)
+			}
+			// The mean is the area over the distribution.
+			if got := outlook.CostUSD(func(time.Duration) float64 { return 1 }); !near(got, mean, 0.01) {
+				t.Errorf("mean %.4f h, the formula has %.4f h", got, mean)
+			}
+		})
+	}
+}
+
+func TestTheOutlookOfARunWithoutInterruptionsIsAStep(t *testing.T) {
+	o := risk.Foresee(0, risk.Run{Work: 4 * time.Hour}, 10*time.Hour)
+	if o.Probability(3*time.Hour+59*time.Minute) != 0 || o.Probability(4*time.Hour+time.Minute) != 1 {
+		t.Errorf("finished before 4 h with probability %v, after it with %v, want 0 and 1", o.Probability(3*time.Hour+59*time.Minute), o.Probability(4*time.Hour+time.Minute))
+	}
+	if got := o.CostUSD(func(time.Duration) float64 { return 3 }); math.Abs(got-12) > 0.05 {
+		t.Errorf("4 h at $3: $%v", got)
+	}
+	if p := risk.Foresee(0, risk.Run{Work: 4 * time.Hour}, time.Hour).Probability(time.Hour); p != 0 {
+		t.Errorf("four hours of work in one with probability %v", p)
+	}
+}
+
 func TestDalyIntervalIsWithinAPercentOfTheBestByBruteForce(t *testing.T) {
 	for _, c := range []struct {
 		mean float64 // hours
