@@ -35,11 +35,11 @@ const (
 func (p *Plugin) PreFilter(_ context.Context, state fwk.CycleState, pod *v1.Pod, nodes []fwk.NodeInfo) (*framework.PreFilterResult, *fwk.Status) {
 	request, err := p.request(pod)
 	if err != nil {
-		refusals.WithLabelValues("MalformedAnnotation").Inc()
+		refusals.WithLabelValues("MalformedAnnotation", "").Inc()
 		return nil, fwk.NewStatus(fwk.UnschedulableAndUnresolvable, ErrReasonMalformed+strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
 	if request.GPUs == 0 && (len(request.Spec.GPUModels) > 0 || request.Spec.GPUMemoryBytes > 0) {
-		refusals.WithLabelValues("NoGPUsAsked").Inc()
+		refusals.WithLabelValues("NoGPUsAsked", "").Inc()
 		return nil, fwk.NewStatus(fwk.UnschedulableAndUnresolvable, ErrReasonNoGPUsAsked)
 	}
 	a := &attempt{request: request, spotSuits: p.waitForSpot(pod, request, nodes)}
@@ -70,11 +70,12 @@ func (p *Plugin) Filter(_ context.Context, state fwk.CycleState, pod *v1.Pod, in
 	if err != nil {
 		return fwk.AsStatus(err)
 	}
-	refusal := a.check(p.nodeWithPods(info, pod))
+	node := p.nodeWithPods(info, pod)
+	refusal := a.check(node)
 	if refusal == nil {
 		return nil
 	}
-	refusals.WithLabelValues(string(refusal.Reason)).Inc()
+	refusals.WithLabelValues(string(refusal.Reason), node.GPUs.Model).Inc()
 	code := fwk.UnschedulableAndUnresolvable
 	if refusal.Temporary {
 		code = fwk.Unschedulable

@@ -12,9 +12,9 @@ import (
 var (
 	refusals = metrics.NewCounterVec(&metrics.CounterOpts{
 		Name:           "spotbench_scheduler_refusals_total",
-		Help:           "Refusals by the plugin, of nodes for a pod and of pods, by reason.",
+		Help:           "Refusals by the plugin, of nodes for a pod and of pods, by reason and the node's GPU model (\"\" of pods).",
 		StabilityLevel: metrics.ALPHA,
-	}, []string{"reason"})
+	}, []string{"reason", "gpu_model"})
 	placements = metrics.NewCounterVec(&metrics.CounterOpts{
 		Name:           "spotbench_scheduler_placements_total",
 		Help:           "Placements written to pods, by GPU model and capacity type.",
@@ -27,5 +27,10 @@ var (
 		StabilityLevel: metrics.ALPHA,
 	})
 
-	registerMetrics = sync.OnceFunc(func() { legacyregistry.MustRegister(refusals, placements, risksRefreshed) })
+	gpuGauges gpuCollector
+
+	registerMetrics = sync.OnceFunc(func() {
+		legacyregistry.MustRegister(refusals, placements, risksRefreshed)
+		legacyregistry.CustomMustRegister(&gpuGauges)
+	})
 )

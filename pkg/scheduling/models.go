@@ -108,9 +108,10 @@ func (p *Plugin) excluded(r placement.Request) map[string]int {
 		if !ok {
 			continue
 		}
-		if refusal := placement.CheckGPUs(r, p.node(one)); refusal != nil {
+		n := p.node(one)
+		if refusal := placement.CheckGPUs(r, n); refusal != nil {
 			counts[ErrReasonPrefix+refusal.Detail] += len(same)
-			refusals.WithLabelValues(string(refusal.Reason)).Add(float64(len(same)))
+			refusals.WithLabelValues(string(refusal.Reason), n.GPUs.Model).Add(float64(len(same)))
 		}
 	}
 	return counts

@@ -80,6 +80,7 @@ func New(ctx context.Context, obj runtime.Object, handle framework.Handle) (fram
 		return nil, err
 	}
 	registerMetrics()
+	gpuGauges.follow(handle.SharedInformerFactory())
 	p := &Plugin{handle: handle, models: models, prices: prices, hazards: hazards, assumptions: args.Assumptions(), now: time.Now, logger: logger, alarms: map[types.UID]alarm{}}
 	p.stopAlarms(ctx)
 	if args.CatalogURL == "" {

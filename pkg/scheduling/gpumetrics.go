@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scheduling
+
+import (
+	"sync/atomic"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/informers"
+	listers "k8s.io/client-go/listers/core/v1"
+	"k8s.io/component-base/metrics"
+
+	"github.com/spotbench/spotbench/pkg/benchspec"
+	"github.com/spotbench/spotbench/pkg/gpu"
+)
+
+var (
+	freeGPUs = metrics.NewDesc("spotbench_scheduler_gpus_free",
+		"GPUs that no pod has, by model, those of no use now left out.", []string{"gpu_model"}, nil, metrics.ALPHA, "")
+	unusableGPUs = metrics.NewDesc("spotbench_scheduler_gpus_unusable",
+		"GPUs that no pod has and none can get now, by model: their node is cordoned, about to be interrupted, or misconfigured.", []string{"gpu_model"}, nil, metrics.ALPHA, "")
+	runningCost = metrics.NewDesc("spotbench_scheduler_running_expected_cost_usd",
+		"Sum of what the pods that are placed and not over are expected to cost, by GPU model.", []string{"gpu_model"}, nil, metrics.ALPHA, "")
+)
+
+// gpuCollector reckons the cluster's gauges when it is asked, from the informers:
+// the scheduler's snapshot belongs to its scheduling cycle.
+type gpuCollector struct {
+	metrics.BaseStableCollector
+	// source is that of the newest plugin: a process has one registry, however many
+	// profiles.
+	source atomic.Pointer[gpuSource]
+}
+
+type gpuSource struct {
+	nodes listers.NodeLister
+	pods  listers.PodLister
+}
+
+func (c *gpuCollector) follow(factory informers.SharedInformerFactory) {
+	c.source.Store(&gpuSource{factory.Core().V1().Nodes().Lister(), factory.Core().V1().Pods().Lister()})
+}
+
+// DescribeWithStability names the gauges.
+func (*gpuCollector) DescribeWithStability(ch chan<- *metrics.Desc) {
+	ch <- freeGPUs
+	ch <- unusableGPUs
+	ch <- runningCost
+}
+
+// CollectWithStability reckons them.
+func (c *gpuCollector) CollectWithStability(ch chan<- metrics.Metric) {
+	s := c.source.Load()
+	if s == nil {
+		return
+	}
+	nodes, err := s.nodes.List(labels.Everything())
+	if err != nil {
+		return
+	}
+	pods, err := s.pods.List(labels.Everything())
+	if err != nil {
+		return
+	}
+	used, cost := map[string]int{}, map[string]float64{}
+	for _, pod := range pods {
+		if pod.Spec.NodeName == "" || pod.Status.Phase == v1.PodSucceeded || pod.Status.Phase == v1.PodFailed {
+			continue
+		}
+		used[pod.Spec.NodeName] += gpusOf(pod)
+		if text := pod.Annotations[benchspec.AnnotationPlacement]; text != "" {
+			if placement, err := benchspec.ParsePlacement(text); err == nil {
+				cost[placement.GPUModel] += placement.ExpectedCostUSD
+			}
+		}
+	}
+	free, unusable := map[string]int{}, map[string]int{}
+	for _, node := range nodes {
+		allocatable := node.Status.Allocatable[gpu.ResourceName]
+		if allocatable.IsZero() {
+			continue
+		}
+		gpus, _ := gpu.FromLabels(node.Labels)
+		left := max(0, int(allocatable.Value())-used[node.Name])
+		// Both gauges of every model are there, so that none is mistaken for no answer.
+		if node.Spec.Unschedulable || gpus.Invalid != "" || notice(node) != "" {
+			free[gpus.Model] += 0
+			unusable[gpus.Model] += left
+			continue
+		}
+		free[gpus.Model] += left
+		unusable[gpus.Model] += 0
+	}
+	for model, n := range free {
+		ch <- metrics.NewLazyConstMetric(freeGPUs, metrics.GaugeValue, float64(n), model)
+		ch <- metrics.NewLazyConstMetric(unusableGPUs, metrics.GaugeValue, float64(unusable[model]), model)
+	}
+	for model, usd := range cost {
+		ch <- metrics.NewLazyConstMetric(runningCost, metrics.GaugeValue, usd, model)
+	}
+}
