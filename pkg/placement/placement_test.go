@@ -304,6 +304,37 @@ func TestRankProperties(t *testing.T) {
 	})
 }
 
+func TestLostNamesTheFirstStepOfTheOrderThatTells(t *testing.T) {
+	priced := func(usd float64) func(*placement.Node) { return func(n *placement.Node) { n.USDPerHour = usd } }
+	chosen := node("b", "A100-80GB", 80*gib, nil) // $1 for an hour on one GPU
+	for name, test := range map[string]struct {
+		models []string
+		other  placement.Node
+		want   string
+	}{
+		"a later model, though cheaper": {[]string{"A100-80GB", "L4-24GB"}, node("c", "L4-24GB", 24*gib, priced(1)), "L4-24GB is less preferred than A100-80GB"},
+		"no price":                      {nil, node("c", "A100-80GB", 80*gib, priced(0)), "its price is not known"},
+		"$20 for 8 GPUs: $2.50":         {nil, node("c", "A100-80GB", 80*gib, priced(20)), "costs $1.50 more"},
+		"a tenth of a cent":             {nil, node("c", "A100-80GB", 80*gib, priced(8.008)), "costs less than a cent more"},
+		"more free GPUs":                {nil, node("a", "A100-80GB", 80*gib, nil), "keeps fewer whole nodes free: 8 free GPUs there, 7 here"},
+		"only the name":                 {nil, node("c", "A100-80GB", 80*gib, func(n *placement.Node) { n.FreeGPUs = 7 }), "nothing but the order of names"},
+		"better than the chosen":        {nil, node("c", "A100-80GB", 80*gib, priced(4)), "nothing: it ranks before the chosen node"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := request(1, func(s *benchspec.Spec) { s.GPUModels = test.models })
+			first := chosen
+			first.FreeGPUs = 7
+			ranked := placement.Rank(r, []placement.Node{first, test.other})
+			if ranked[0].Node.Name != first.Name {
+				ranked[0], ranked[1] = ranked[1], ranked[0]
+			}
+			if got := placement.Lost(ranked[0], ranked[1]); got != test.want {
+				t.Errorf("lost by %q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
 func FuzzCheckAndRank(f *testing.F) {
 	f.Add(1, int64(80), 0.1, 8.0, 8, 4, 3600.0)
 	f.Add(0, int64(0), 0.0, 0.0, 0, 0, 0.0)

@@ -4,6 +4,11 @@ package scheduling_test
 
 import (
 	"math"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -73,5 +78,35 @@ func TestGPUsAndCostsAreMeasuredByModel(t *testing.T) {
 	c.refused("h200", "wanted H200-141GB")
 	if got := metric(t, "spotbench_scheduler_refusals_total", labels) - before; got != 1 {
 		t.Errorf("the L4 node was refused %v times, want once", got)
+	}
+}
+
+func TestRulesAndDashboardAskOnlyForMetricsThatAreServed(t *testing.T) {
+	startCluster(t, reference()...)
+	for _, file := range []string{"scheduler.rules.yaml", "scheduler.dashboard.json"} {
+		text, err := os.ReadFile("../../manifests/components/monitoring/" + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		names := regexp.MustCompile(`spotbench_scheduler_[a-z_]+`).FindAllString(string(text), -1)
+		if len(names) == 0 {
+			t.Errorf("%s asks for none of our metrics", file)
+		}
+		for _, name := range names {
+			// Counters without a series are not gathered; their code has the name.
+			if !math.IsNaN(metric(t, name, nil)) {
+				continue
+			}
+			sources, err := filepath.Glob("*metrics.go")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !slices.ContainsFunc(sources, func(source string) bool {
+				code, err := os.ReadFile(source)
+				return err == nil && strings.Contains(string(code), `"`+name+`"`)
+			}) {
+				t.Errorf("%s asks for %s, which nobody serves", file, name)
+			}
+		}
 	}
 }
