@@ -89,13 +89,13 @@ func TestTheFeedReadsTheCatalogsOwnAnswerAndKeepsTheLastWhileItIsAway(t *testing
 
 // flaky fails while it is down.
 type flaky struct {
-	down  bool
-	asked int
+	down  atomic.Bool
+	asked atomic.Int32
 }
 
 func (f *flaky) ListRisks(context.Context) ([]catalog.PoolRisk, error) {
-	f.asked++
-	if f.down {
+	f.asked.Add(1)
+	if f.down.Load() {
 		return nil, http.ErrServerClosed
 	}
 	return []catalog.PoolRisk{learned(pool, 0.1)}, nil
@@ -135,7 +135,8 @@ func TestAnHourWithoutTheCatalogIsSaidOnceAndItsReturnOnce(t *testing.T) {
 			t.Fatal("the logger keeps no lines")
 		}
 		ctx, cancel := context.WithCancel(context.Background())
-		source := &flaky{down: true}
+		source := new(flaky)
+		source.down.Store(true)
 		feed := riskfeed.New(source, risk.Book{})
 		done := make(chan struct{})
 		var changes int
@@ -144,7 +145,7 @@ func TestAnHourWithoutTheCatalogIsSaidOnceAndItsReturnOnce(t *testing.T) {
 			feed.Run(withLogger(ctx, logger), time.Minute, func(changed []gpu.Pool) { changes += len(changed) })
 		}()
 		time.Sleep(time.Hour + time.Second)
-		source.down = false
+		source.down.Store(false)
 		time.Sleep(time.Hour)
 		cancel()
 		<-done
@@ -152,8 +153,8 @@ func TestAnHourWithoutTheCatalogIsSaidOnceAndItsReturnOnce(t *testing.T) {
 		if away, back := strings.Count(log, "not to be had"), strings.Count(log, "are back"); away != 1 || back != 1 {
 			t.Errorf("said %d times that it is away and %d times that it is back, want once each:\n%s", away, back, log)
 		}
-		if source.asked != 121 || changes != 1 {
-			t.Errorf("asked %d times in two hours, %d changes, want 121 (once a minute) and 1", source.asked, changes)
+		if asked := source.asked.Load(); asked != 121 || changes != 1 {
+			t.Errorf("asked %d times in two hours, %d changes, want 121 (once a minute) and 1", asked, changes)
 		}
 	})
 }
