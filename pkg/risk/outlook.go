@@ -104,15 +104,12 @@ func Foresee(h Hazard, r Run, horizon time.Duration) Outlook {
 // stretchEnds has, for each step, the one at which the stretch it lies in ends.
 func stretchEnds(n int, stretch float64) []int {
 	ends := make([]int, n)
+	m := 1
 	for j := range ends {
-		end := n
-		for m := 1; ; m++ {
-			if c := int(math.Round(float64(m) * stretch)); c > j {
-				end = min(c, n)
-				break
-			}
+		for int(math.Round(float64(m)*stretch)) <= j {
+			m++
 		}
-		ends[j] = end
+		ends[j] = min(int(math.Round(float64(m)*stretch)), n)
 	}
 	return ends
 }
