@@ -59,9 +59,9 @@ const (
 var (
 	kindModels = kind{
 		title:   "list of GPU models",
-		wants:   "known GPU models (such as H100-80GB) or raw nvidia.com/gpu.product values, separated by commas",
-		pattern: `[A-Za-z0-9._ ,-]+`,
-		cel:     "v.split(',').all(m, m.trim().matches(" + celString(oneModel) + "))",
+		wants:   "known GPU models (such as H100-80GB) or raw nvidia.com/gpu.product values, separated by commas, or by | where they are as good as each other",
+		pattern: `[A-Za-z0-9._ ,|-]+`,
+		cel:     "v.replace('|', ',').split(',').all(m, m.trim().matches(" + celString(oneModel) + "))",
 	}
 	kindQuantity = kind{
 		title:   "memory quantity",
@@ -175,27 +175,40 @@ func (k kind) wrong() string { return "must be " + k.wants }
 
 func (k kind) parseEnum(v string) (string, string) { return v, k.mismatch(v) }
 
-func parseModels(v string) ([]string, string) {
+// preference is models in the order they are listed; those of one rank are as good as
+// each other.
+type preference struct {
+	models []string
+	ranks  []int
+}
+
+func parseModels(v string) (preference, string) {
 	if problem := kindModels.mismatch(v); problem != "" {
-		return nil, problem
+		return preference{}, problem
 	}
-	var models, wrong []string
-	for part := range strings.SplitSeq(v, ",") {
-		part = strings.TrimSpace(part)
-		name, err := gpu.CanonicalName(part)
-		switch {
-		case err != nil:
-			wrong = append(wrong, err.Error())
-		case !oneModelPattern.MatchString(part):
-			wrong = append(wrong, strconv.Quote(part)+" is not spelt like a GPU model: write "+name)
-		case !slices.Contains(models, name):
-			models = append(models, name)
+	var p preference
+	var wrong []string
+	for rank, group := range strings.Split(v, ",") {
+		for part := range strings.SplitSeq(group, "|") {
+			part = strings.TrimSpace(part)
+			name, err := gpu.CanonicalName(part)
+			switch {
+			case err != nil:
+				wrong = append(wrong, err.Error())
+			case !oneModelPattern.MatchString(part):
+				wrong = append(wrong, strconv.Quote(part)+" is not spelt like a GPU model: write "+name)
+			case !slices.Contains(p.models, name):
+				p.models, p.ranks = append(p.models, name), append(p.ranks, rank)
+			}
 		}
 	}
 	if len(wrong) > 0 {
-		return nil, "names no usable GPU model: " + strings.Join(wrong, "; ")
+		return preference{}, "names no usable GPU model: " + strings.Join(wrong, "; ")
 	}
-	return models, ""
+	if !strings.Contains(v, "|") {
+		p.ranks = nil // each is its place
+	}
+	return p, ""
 }
 
 func parseQuantity(v string) (int64, string) {

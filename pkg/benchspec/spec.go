@@ -86,6 +86,9 @@ type Spec struct {
 	// GPUModels are acceptable models by canonical name (pkg/gpu), most preferred
 	// first; empty accepts every model.
 	GPUModels []string
+	// ModelRanks has the rank of each of GPUModels, ascending: models of one rank are
+	// as good as each other. nil ranks each by its place.
+	ModelRanks []int
 	// GPUMemoryBytes is the least nominal memory per GPU; 0 accepts any.
 	GPUMemoryBytes int64
 	Capacity       Capacity
@@ -216,4 +219,12 @@ func oneSlip(a, b string) bool {
 		s++
 	}
 	return len(a)-p-s <= 2 && len(b)-p-s <= 2
+}
+
+// ModelRank is how preferred the model at an index of GPUModels is, less is more.
+func (s Spec) ModelRank(index int) int {
+	if index < len(s.ModelRanks) {
+		return s.ModelRanks[index]
+	}
+	return index
 }

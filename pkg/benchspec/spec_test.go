@@ -39,6 +39,11 @@ func TestParseReadsEachAnnotation(t *testing.T) {
 		"models keep their order and become canonical": {
 			map[string]string{benchspec.AnnotationGPUModel: "NVIDIA-H100-80GB-HBM3, a100-80gb,H100-80GB"},
 			defaults(func(s *benchspec.Spec) { s.GPUModels = []string{"H100-80GB", "A100-80GB"} })},
+		"models joined by | are of one rank": {
+			map[string]string{benchspec.AnnotationGPUModel: "H100-80GB, a100-80gb |A800-80GB, L4"},
+			defaults(func(s *benchspec.Spec) {
+				s.GPUModels, s.ModelRanks = []string{"H100-80GB", "A100-80GB", "A800-80GB", "L4-24GB"}, []int{0, 1, 1, 2}
+			})},
 		"a product missing from the catalogue is kept as it is": {
 			map[string]string{benchspec.AnnotationGPUModel: "NVIDIA-RTX-9000-Imaginary"},
 			defaults(func(s *benchspec.Spec) { s.GPUModels = []string{"NVIDIA-RTX-9000-Imaginary"} })},

@@ -39,9 +39,9 @@ type row struct {
 
 var table = []row{
 	user(AnnotationGPUModel, kindModels, "H100-80GB, A100-80GB",
-		"Acceptable GPU models, most preferred first: canonical names, or the raw value of the node label `nvidia.com/gpu.product` for a card that the catalogue lacks. A node with an earlier model is taken before one with a later model, whatever the cost; among nodes of one model the cheapest to finish on wins.",
+		"Acceptable GPU models, most preferred first: canonical names, or the raw value of the node label `nvidia.com/gpu.product` for a card that the catalogue lacks. A node with an earlier model is taken before one with a later model, whatever the cost; among nodes of one model the cheapest to finish on wins. Models joined by `|` are as good as each other: of `H100-80GB, A100-80GB | A800-80GB` an A100 and an A800 are told apart by cost alone.",
 		"every model, the cheapest to finish on wins",
-		func(s *Spec, v []string) { s.GPUModels = v }, parseModels),
+		func(s *Spec, v preference) { s.GPUModels, s.ModelRanks = v.models, v.ranks }, parseModels),
 	user(AnnotationGPUMemory, kindQuantity, "80Gi",
 		"Least nominal memory per GPU. Nominal is the size the card is sold as, N GB counted as N GiB, and not what its driver reports: `80Gi` accepts an H100-80GB, whose driver says 81559 MiB.",
 		"any",

@@ -178,13 +178,17 @@ func passing(reason Reason, format string, args ...any) *Refusal {
 	return r
 }
 
-// modelRank is the place of the node's model in the pod's list, 0 for pods
-// without one, -1 when it is not in it.
+// modelRank is how preferred the node's model is, 0 for pods that list none, -1 when
+// it is not in the list.
 func modelRank(s benchspec.Spec, n Node) int {
 	if len(s.GPUModels) == 0 {
 		return 0
 	}
-	return slices.IndexFunc(s.GPUModels, func(m string) bool { return m == n.GPUs.Model || m == n.GPUs.Product })
+	i := slices.IndexFunc(s.GPUModels, func(m string) bool { return m == n.GPUs.Model || m == n.GPUs.Product })
+	if i < 0 {
+		return -1
+	}
+	return s.ModelRank(i)
 }
 
 func describeModel(n Node) string {
