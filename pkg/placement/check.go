@@ -56,7 +56,7 @@ func (r *Refusal) String() string { return "has " + r.Detail }
 // Check says whether a node meets what the pod asks for. Whether it has free GPUs
 // enough is not asked here; see CheckRoom.
 func Check(r Request, n Node) *Refusal {
-	for _, check := range []func(Request, Node) *Refusal{CheckGPUs, checkCapacity, checkRisk, checkNeighbours} {
+	for _, check := range []func(Request, Node) *Refusal{CheckGPUs, checkCapacity, checkRisk, CheckNeighbours} {
 		if refusal := check(r, n); refusal != nil {
 			return refusal
 		}
@@ -146,8 +146,9 @@ func CheckWait(r Request, n Node) *Refusal {
 		latest.UTC().Format(time.RFC3339), r.Spec.Deadline.UTC().Format(time.RFC3339))
 }
 
-// checkNeighbours keeps an isolated pod and others apart, from both sides.
-func checkNeighbours(r Request, n Node) *Refusal {
+// CheckNeighbours is the part of Check that asks who is on the node: it keeps an
+// isolated pod and others apart, from both sides.
+func CheckNeighbours(r Request, n Node) *Refusal {
 	switch {
 	case r.GPUs == 0:
 		return nil

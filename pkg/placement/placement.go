@@ -15,14 +15,18 @@
 //     only among nodes of the same model (a pod that lists none has no preference,
 //     and one that cares about money alone lists none or gives memory instead);
 //  2. its price is known, and the other's is not;
-//  3. the expected cost of finishing there is lower; between nodes without a price,
-//     the expected time;
-//  4. the risk of an interruption is lower;
-//  5. it has fewer free GPUs, which keeps whole nodes free for those who need one;
+//  3. the expected cost of finishing there is lower, with what the pod takes there
+//     from the pods to come (package packing), in GPUs for as long as it runs, each
+//     GPU-hour at Assumptions.GPUHourUSD; between nodes without a price, the expected
+//     time with the same in hours;
+//  4. it takes less from the pods to come;
+//  5. the expected time, then the risk of an interruption, is lower;
 //  6. its name sorts first.
 //
 // Costs are compared at full precision and nothing is random, so the same input
 // in any order gives the same order.
+//
+// A Fleet holds the nodes between decisions and looks again only at what changed.
 package placement
 
 import (
@@ -55,6 +59,17 @@ type Node struct {
 	// GPUPods is how many pods have GPUs of the node, IsolatedPods how many of these
 	// asked to be alone.
 	GPUPods, IsolatedPods int
+	// Opportunity is what the pod in question would take there from the pods to come.
+	Opportunity Opportunity
+}
+
+// Opportunity is what a placement takes from the pods to come.
+type Opportunity struct {
+	// GPUs is how many they have less for it, lost to fragmentation or to scarcity, for
+	// as long as the pod runs (packing.Cost, in whole steps).
+	GPUs float64
+	// Leaning orders nodes that take the same, less first (packing.Scored.Tie).
+	Leaning int
 }
 
 // hazardOver is the constant hazard that gives the node the same probability of an
@@ -71,7 +86,9 @@ type Request struct {
 	Spec benchspec.Spec
 	// GPUs is how many the pod asks for.
 	GPUs int
-	Now  time.Time
+	// CPUMilli and MemoryBytes are what it asks for besides.
+	CPUMilli, MemoryBytes int64
+	Now                   time.Time
 	// Assumptions stand in for what the pod does not say.
 	Assumptions Assumptions
 }
@@ -90,6 +107,9 @@ type Assumptions struct {
 	// DeadlineMargin is how much earlier than needed a pod with a deadline starts on
 	// demand: for pulling images, starting up, and an estimate that was too low.
 	DeadlineMargin time.Duration
+	// GPUHourUSD is what a GPU-hour taken from the pods to come counts for beside the
+	// expected cost; with 0 it decides only between nodes that cost the same.
+	GPUHourUSD float64
 }
 
 // work is the work left, assumed when the pod does not say.

@@ -200,6 +200,16 @@ func TestReckonCountsCheckpoints(t *testing.T) {
 func TestRankPutsThePreferredModelFirstAndThenTheCheapest(t *testing.T) {
 	models := func(m ...string) func(*benchspec.Spec) { return func(s *benchspec.Spec) { s.GPUModels = m } }
 	priced := func(usd float64) func(*placement.Node) { return func(n *placement.Node) { n.USDPerHour = usd } }
+	takes := func(gpus float64) func(*placement.Node) {
+		return func(n *placement.Node) { n.Opportunity.GPUs = gpus }
+	}
+	both := func(a, b func(*placement.Node)) func(*placement.Node) {
+		return func(n *placement.Node) { a(n); b(n) }
+	}
+	worth := func(r placement.Request, usd float64) placement.Request {
+		r.Assumptions.GPUHourUSD = usd
+		return r
+	}
 	h100 := node("h100", "H100-80GB", 80*gib, priced(55.04))
 	a100 := node("a100", "A100-80GB", 80*gib, priced(27.44))
 	l4 := node("l4", "L4-24GB", 24*gib, priced(4.6))
@@ -233,9 +243,19 @@ func TestRankPutsThePreferredModelFirstAndThenTheCheapest(t *testing.T) {
 			request(8, nil), []placement.Node{
 				node("spot", "A100-80GB", 80*gib, func(n *placement.Node) { spot(1)(n); n.USDPerHour = 0 }), node("od", "A100-80GB", 80*gib, priced(0))}, "od spot",
 			"best of 2 feasible nodes by expected time, no price known: 1h (no price known for aws/r/z/t/on-demand) vs 1h43m (no price known for aws/r/z/t/spot) on spot"},
-		"of equals the fuller node": {
-			request(1, nil), []placement.Node{node("a-empty", "A100-80GB", 80*gib, nil), node("b-fuller", "A100-80GB", 80*gib, func(n *placement.Node) { n.FreeGPUs = 3 })}, "b-fuller a-empty",
-			"as cheap as any of 2 feasible nodes: $1.00, as on a-empty"},
+		"of equals the one that takes less from the pods to come": {
+			request(1, nil), []placement.Node{node("a", "A100-80GB", 80*gib, takes(0.5)), node("b", "A100-80GB", 80*gib, takes(0.04))}, "b a",
+			"as cheap as any of 2 feasible nodes: $1.00, as on a, which would take 0.46 GPUs more from the pods to come"},
+		"what is taken from them counts beside the cost": {
+			// For an hour at $2 a GPU-hour: $1.00 + 0.1 × $2 is less than $0.90 + 0.5 × $2.
+			worth(request(1, nil), 2), []placement.Node{node("a", "A100-80GB", 80*gib, both(priced(7.2), takes(0.5))), node("b", "A100-80GB", 80*gib, takes(0.1))}, "b a",
+			"best of 2 feasible nodes: $1.00, and $0.90 on a, which would take 0.40 GPUs more from the pods to come"},
+		"but a cost higher by more decides": {
+			worth(request(1, nil), 2), []placement.Node{node("a", "A100-80GB", 80*gib, takes(0.5)), node("b", "A100-80GB", 80*gib, both(priced(16), takes(0.1)))}, "a b",
+			"cheapest of 2 feasible nodes: $1.00 vs $2.00 on b"},
+		"models of one rank are told apart by cost": {
+			request(4, func(s *benchspec.Spec) { s.GPUModels, s.ModelRanks = []string{"H100-80GB", "A100-80GB"}, []int{0, 0} }), []placement.Node{h100, a100}, "a100 h100",
+			"cheapest of 2 feasible nodes: $13.72 vs $27.52 on h100"},
 		"of equals in all the first by name": {
 			request(1, nil), []placement.Node{node("b", "A100-80GB", 80*gib, nil), node("a", "A100-80GB", 80*gib, nil)}, "a b",
 			"as cheap as any of 2 feasible nodes: $1.00, as on b"},
@@ -250,7 +270,7 @@ func TestRankPutsThePreferredModelFirstAndThenTheCheapest(t *testing.T) {
 			if got := strings.Join(names, " "); got != test.order {
 				t.Errorf("order %q, want %q", got, test.order)
 			}
-			if got := placement.Explain(test.request, ranked); got != test.reason {
+			if got := placement.Explain(test.request, ranked, placement.Count(ranked)); got != test.reason {
 				t.Errorf("reason %q, want %q", got, test.reason)
 			}
 		})
@@ -269,6 +289,7 @@ func TestRankProperties(t *testing.T) {
 				n.Hazard = risk.Hazard(rapid.SampledFrom([]float64{0, 0.01, 0.3, 5}).Draw(t, "hazard"))
 				n.USDPerHour = rapid.SampledFrom([]float64{0, 4.6, 8, 8, 55.04}).Draw(t, "price")
 				n.FreeGPUs = rapid.IntRange(0, 8).Draw(t, "free")
+				n.Opportunity.GPUs = rapid.SampledFrom([]float64{0, 0.04, 1.2}).Draw(t, "opportunity")
 			})
 		}
 		ranked := placement.Rank(r, nodes)
@@ -285,7 +306,7 @@ func TestRankProperties(t *testing.T) {
 			if c.ModelRank < first.ModelRank {
 				t.Fatalf("%s has a more preferred model than the first, %s", c.Node.Name, first.Node.Name)
 			}
-			if c.ModelRank == first.ModelRank && c.Estimate.PriceKnown() && c.Estimate.CostUSD < first.Estimate.CostUSD {
+			if c.ModelRank == first.ModelRank && c.Estimate.PriceKnown() && c.Estimate.CostUSD < first.Estimate.CostUSD && c.Node.Opportunity.GPUs <= first.Node.Opportunity.GPUs {
 				t.Fatalf("%s costs %v, less than the first, %v", c.Node.Name, c.Estimate.CostUSD, first.Estimate.CostUSD)
 			}
 		}
@@ -316,19 +337,20 @@ func TestLostNamesTheFirstStepOfTheOrderThatTells(t *testing.T) {
 		"no price":                      {nil, node("c", "A100-80GB", 80*gib, priced(0)), "its price is not known"},
 		"$20 for 8 GPUs: $2.50":         {nil, node("c", "A100-80GB", 80*gib, priced(20)), "costs $1.50 more"},
 		"a tenth of a cent":             {nil, node("c", "A100-80GB", 80*gib, priced(8.008)), "costs less than a cent more"},
-		"more free GPUs":                {nil, node("a", "A100-80GB", 80*gib, nil), "keeps fewer whole nodes free: 8 free GPUs there, 7 here"},
-		"only the name":                 {nil, node("c", "A100-80GB", 80*gib, func(n *placement.Node) { n.FreeGPUs = 7 }), "nothing but the order of names"},
+		"pods to come":                  {nil, node("a", "A100-80GB", 80*gib, func(n *placement.Node) { n.Opportunity.GPUs = 0.3 }), "takes 0.30 GPUs more from the pods to come"},
+		"pods to come, though cheaper":  {nil, node("a", "A100-80GB", 80*gib, func(n *placement.Node) { n.Opportunity.GPUs, n.USDPerHour = 0.3, 7 }), "takes 0.30 GPUs more from the pods to come, though $0.12 cheaper"},
+		"a looser fit":                  {nil, node("a", "A100-80GB", 80*gib, func(n *placement.Node) { n.Opportunity.Leaning = 1 }), "fits the pod less tightly"},
+		"only the name":                 {nil, node("c", "A100-80GB", 80*gib, nil), "nothing but the order of names"},
 		"better than the chosen":        {nil, node("c", "A100-80GB", 80*gib, priced(4)), "nothing: it ranks before the chosen node"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := request(1, func(s *benchspec.Spec) { s.GPUModels = test.models })
-			first := chosen
-			first.FreeGPUs = 7
-			ranked := placement.Rank(r, []placement.Node{first, test.other})
-			if ranked[0].Node.Name != first.Name {
+			r.Assumptions.GPUHourUSD = 1
+			ranked := placement.Rank(r, []placement.Node{chosen, test.other})
+			if ranked[0].Node.Name != chosen.Name {
 				ranked[0], ranked[1] = ranked[1], ranked[0]
 			}
-			if got := placement.Lost(ranked[0], ranked[1]); got != test.want {
+			if got := placement.Lost(r, ranked[0], ranked[1]); got != test.want {
 				t.Errorf("lost by %q, want %q", got, test.want)
 			}
 		})

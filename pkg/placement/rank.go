@@ -13,7 +13,7 @@ import (
 type Candidate struct {
 	Node     Node
 	Estimate Estimate
-	// ModelRank is the place of its model in the pod's list, from 0.
+	// ModelRank is the rank of its model in the pod's list, from 0.
 	ModelRank int
 }
 
@@ -24,19 +24,44 @@ func Rank(r Request, feasible []Node) []Candidate {
 	for _, n := range feasible {
 		out = append(out, Candidate{Node: n, Estimate: Reckon(r, n), ModelRank: modelRank(r.Spec, n)})
 	}
-	slices.SortFunc(out, compare)
+	slices.SortFunc(out, func(a, b Candidate) int { return a.key(r).compare(b.key(r)) })
 	return out
 }
 
-func compare(a, b Candidate) int {
+// key is what candidates are compared by.
+type key struct {
+	modelRank   int
+	priced      bool
+	charge      float64 // USD, or hours where no price is known
+	opportunity Opportunity
+	hours, risk float64
+	name        string
+}
+
+func (c Candidate) key(r Request) key {
+	return keyOf(r, c.ModelRank, c.Estimate, c.Node.Opportunity, c.Node.Name)
+}
+
+func keyOf(r Request, modelRank int, e Estimate, o Opportunity, name string) key {
+	k := key{modelRank: modelRank, priced: e.PriceKnown(), opportunity: o, hours: e.Hours, risk: e.Risk, name: name}
+	if k.priced {
+		k.charge = e.CostUSD + o.GPUs*r.work().Hours()*r.Assumptions.GPUHourUSD
+	} else {
+		k.charge = e.Hours + o.GPUs*r.work().Hours()
+	}
+	return k
+}
+
+func (a key) compare(b key) int {
 	return cmp.Or(
-		cmp.Compare(a.ModelRank, b.ModelRank),
-		firstTrue(a.Estimate.PriceKnown(), b.Estimate.PriceKnown()),
-		cmp.Compare(a.Estimate.CostUSD, b.Estimate.CostUSD),
-		cmp.Compare(a.Estimate.Hours, b.Estimate.Hours),
-		cmp.Compare(a.Estimate.Risk, b.Estimate.Risk),
-		cmp.Compare(a.Node.FreeGPUs, b.Node.FreeGPUs),
-		strings.Compare(a.Node.Name, b.Node.Name),
+		cmp.Compare(a.modelRank, b.modelRank),
+		firstTrue(a.priced, b.priced),
+		cmp.Compare(a.charge, b.charge),
+		cmp.Compare(a.opportunity.GPUs, b.opportunity.GPUs),
+		cmp.Compare(a.opportunity.Leaning, b.opportunity.Leaning),
+		cmp.Compare(a.hours, b.hours),
+		cmp.Compare(a.risk, b.risk),
+		strings.Compare(a.name, b.name),
 	)
 }
 
@@ -50,8 +75,23 @@ func firstTrue(a, b bool) int {
 	return 1
 }
 
+// Tally is how many nodes were feasible in all, and how many of them have a model as
+// preferred as the best's. A list of candidates may have only the first of them.
+type Tally struct{ Feasible, Preferred int }
+
+// Count is the tally of a list that has all feasible nodes.
+func Count(ranked []Candidate) Tally {
+	t := Tally{Feasible: len(ranked)}
+	for _, c := range ranked {
+		if c.ModelRank == ranked[0].ModelRank {
+			t.Preferred++
+		}
+	}
+	return t
+}
+
 // Explain says in one sentence why the first of the ranked candidates was chosen.
-func Explain(r Request, ranked []Candidate) string {
+func Explain(r Request, ranked []Candidate, t Tally) string {
 	if len(ranked) == 0 {
 		return "no feasible node"
 	}
@@ -62,57 +102,68 @@ func Explain(r Request, ranked []Candidate) string {
 	second := ranked[1]
 	if second.ModelRank > first.ModelRank {
 		rest := fmt.Sprintf("; next is %s with %s at %s", second.Node.Name, second.Node.GPUs.Model, price(second))
-		return fmt.Sprintf("has %s, the most preferred model among %d feasible nodes: %s%s", first.Node.GPUs.Model, len(ranked), price(first), rest)
+		return fmt.Sprintf("has %s, the most preferred model among %d feasible nodes: %s%s", first.Node.GPUs.Model, t.Feasible, price(first), rest)
 	}
-	among := fmt.Sprintf("%d feasible nodes", len(ranked))
-	if len(r.Spec.GPUModels) > 1 {
-		if same := sameModel(ranked); same < len(ranked) {
-			among = fmt.Sprintf("%d feasible nodes with the preferred %s", same, first.Node.GPUs.Model)
-		}
+	among := fmt.Sprintf("%d feasible nodes", t.Feasible)
+	if len(r.Spec.GPUModels) > 1 && t.Preferred < t.Feasible {
+		among = fmt.Sprintf("%d feasible nodes with the preferred %s", t.Preferred, first.Node.GPUs.Model)
 	}
+	spares := second.Node.Opportunity.GPUs - first.Node.Opportunity.GPUs
 	switch {
 	case !first.Estimate.PriceKnown():
-		return fmt.Sprintf("best of %s by expected time, no price known: %s vs %s on %s", among, price(first), price(second), second.Node.Name)
+		return fmt.Sprintf("best of %s by expected time, no price known: %s vs %s on %s%s", among, price(first), price(second), second.Node.Name, sparing(spares))
 	case first.Estimate.CostUSD == second.Estimate.CostUSD:
-		return fmt.Sprintf("as cheap as any of %s: %s, as on %s", among, price(first), second.Node.Name)
+		return fmt.Sprintf("as cheap as any of %s: %s, as on %s%s", among, price(first), second.Node.Name, sparing(spares))
+	case first.Estimate.CostUSD > second.Estimate.CostUSD && second.Estimate.PriceKnown():
+		return fmt.Sprintf("best of %s: %s, and %s on %s%s", among, price(first), price(second), second.Node.Name, sparing(spares))
 	}
 	return fmt.Sprintf("cheapest of %s: %s vs %s on %s", among, price(first), price(second), second.Node.Name)
 }
 
+// sparing says that the pods to come have so many GPUs more for the choice.
+func sparing(gpus float64) string {
+	if gpus <= 0 {
+		return ""
+	}
+	return fmt.Sprintf(", which would take %.2f GPUs more from the pods to come", gpus)
+}
+
 // Lost says in what a candidate is worse than the chosen one: the first step of the
 // order that tells them apart.
-func Lost(chosen, other Candidate) string {
+func Lost(r Request, chosen, other Candidate) string {
 	c, o := chosen.Estimate, other.Estimate
+	takes := other.Node.Opportunity.GPUs - chosen.Node.Opportunity.GPUs
 	switch {
-	case compare(other, chosen) < 0:
+	case other.key(r).compare(chosen.key(r)) < 0:
 		return "nothing: it ranks before the chosen node"
 	case other.ModelRank != chosen.ModelRank:
 		return fmt.Sprintf("%s is less preferred than %s", other.Node.GPUs.Model, chosen.Node.GPUs.Model)
 	case c.PriceKnown() != o.PriceKnown():
 		return "its price is not known"
+	case takes > 0 && o.CostUSD <= c.CostUSD:
+		return fmt.Sprintf("takes %.2f GPUs more from the pods to come%s", takes, though(c.CostUSD-o.CostUSD))
 	case o.CostUSD-c.CostUSD >= 0.005:
 		return fmt.Sprintf("costs $%.2f more", o.CostUSD-c.CostUSD)
 	case o.CostUSD != c.CostUSD:
 		return "costs less than a cent more"
+	case other.Node.Opportunity.Leaning != chosen.Node.Opportunity.Leaning:
+		return "fits the pod less tightly"
 	case o.Hours != c.Hours:
 		return fmt.Sprintf("takes %s, not %s", shortHours(o.Hours), shortHours(c.Hours))
 	case o.Risk != c.Risk:
 		return fmt.Sprintf("interruption risk %s, not %s", above(o.Risk, c.Risk), fraction(c.Risk))
-	case other.Node.FreeGPUs != chosen.Node.FreeGPUs:
-		return fmt.Sprintf("keeps fewer whole nodes free: %d free GPUs there, %d here", other.Node.FreeGPUs, chosen.Node.FreeGPUs)
 	}
 	return "nothing but the order of names"
 }
 
-// sameModel counts the candidates as preferred as the first.
-func sameModel(ranked []Candidate) int {
-	n := 0
-	for _, c := range ranked {
-		if c.ModelRank == ranked[0].ModelRank {
-			n++
-		}
+func though(cheaperUSD float64) string {
+	switch {
+	case cheaperUSD >= 0.005:
+		return fmt.Sprintf(", though $%.2f cheaper", cheaperUSD)
+	case cheaperUSD > 0:
+		return ", though less than a cent cheaper"
 	}
-	return n
+	return ""
 }
 
 // price is what finishing on a candidate is expected to cost, or to take where no

@@ -51,6 +51,10 @@ type Args struct {
 	// notice early enough for a checkpoint; default 0.9 (AWS calls its notices best
 	// effort).
 	NoticeSaves *float64 `json:"noticeSaves,omitempty"`
+	// GPUHourUSD is what a GPU-hour that a placement takes from the pods to come, by
+	// fragmentation or scarcity, counts for beside the expected cost; default 1. With 0
+	// it decides only between nodes that cost the same.
+	GPUHourUSD *float64 `json:"gpuHourUSD,omitempty"`
 }
 
 // DecodeArgs reads Args from what the framework hands to a plugin: nil, or the raw
@@ -95,6 +99,9 @@ func (a Args) validate() error {
 	if p := a.NoticeSaves; p != nil && !(*p >= 0 && *p <= 1) {
 		problems = append(problems, fmt.Errorf("pluginConfig %s: args.noticeSaves is %v; write a probability from 0 to 1, such as 0.9", Name, *p))
 	}
+	if usd := a.GPUHourUSD; usd != nil && !(*usd >= 0 && *usd <= 1000) {
+		problems = append(problems, fmt.Errorf("pluginConfig %s: args.gpuHourUSD is %v; write US dollars from 0 to 1000, such as 1", Name, *usd))
+	}
 	return errors.Join(problems...)
 }
 
@@ -131,12 +138,17 @@ func (a Args) Assumptions() placement.Assumptions {
 	if a.NoticeSaves != nil {
 		saves = *a.NoticeSaves
 	}
+	worth := 1.0
+	if a.GPUHourUSD != nil {
+		worth = *a.GPUHourUSD
+	}
 	return placement.Assumptions{
 		ExpectedDuration: or(a.DefaultExpectedDuration, time.Hour),
 		CheckpointCost:   or(a.CheckpointCost, 10*time.Second),
 		RestartCost:      or(a.RestartCost, 3*time.Minute),
 		DeadlineMargin:   or(a.DeadlineMargin, 15*time.Minute),
 		NoticeSaves:      saves,
+		GPUHourUSD:       worth,
 	}
 }
 

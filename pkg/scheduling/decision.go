@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -40,16 +41,25 @@ func (p *Plugin) Reserve(_ context.Context, state fwk.CycleState, pod *v1.Pod, n
 	if err != nil {
 		return fwk.AsStatus(fmt.Errorf("the chosen node %s is not in the snapshot: %w", nodeName, err))
 	}
-	all, err := nodes.List()
-	if err != nil {
-		return fwk.AsStatus(fmt.Errorf("listing the snapshot's nodes: %w", err))
-	}
 	ranked := a.ranked
-	if len(ranked) == 0 {
-		// With one feasible node the scheduler asks nobody for scores.
-		ranked = placement.Rank(a.request, []placement.Node{p.nodeWithPods(info, pod)})
+	// With one feasible node the scheduler asks nobody for scores.
+	if len(ranked) == 0 && a.shortlisted {
+		ranked = slices.DeleteFunc(slices.Clone(a.list.Best), func(c placement.Candidate) bool { return c.Node.Name != nodeName })
 	}
-	a.decided = decision(a.request, ranked, nodeName, p.refused(a, pod, ranked, all))
+	if len(ranked) == 0 {
+		n := p.nodeWithPods(info)
+		n.Opportunity = p.opportunities(a.request)(nodeName)
+		ranked = placement.Rank(a.request, []placement.Node{n})
+	}
+	refused := a.list.Refused
+	if !a.shortlisted {
+		all, err := nodes.List()
+		if err != nil {
+			return fwk.AsStatus(fmt.Errorf("listing the snapshot's nodes: %w", err))
+		}
+		refused = p.refused(a, ranked, all)
+	}
+	a.decided = decision(a, ranked, nodeName, refused)
 	return nil
 }
 
@@ -92,8 +102,9 @@ func (p *Plugin) PreBind(ctx context.Context, state fwk.CycleState, pod *v1.Pod,
 }
 
 // decision is the placement on one of the ranked candidates.
-func decision(r placement.Request, ranked []placement.Candidate, nodeName string, refused map[string]string) *benchspec.Placement {
-	chosen, reason := ranked[0], placement.Explain(r, ranked)
+func decision(a *attempt, ranked []placement.Candidate, nodeName string, refused map[string]string) *benchspec.Placement {
+	r := a.request
+	chosen, reason := ranked[0], placement.Explain(r, ranked, a.list.Tally)
 	if chosen.Node.Name != nodeName {
 		for _, c := range ranked {
 			if c.Node.Name == nodeName {
@@ -119,13 +130,13 @@ func decision(r placement.Request, ranked []placement.Candidate, nodeName string
 		ExpectedCostUSD:    e.CostUSD,
 		OnDemandCostUSD:    e.OnDemandCostUSD,
 		Reason:             reason,
-		Alternatives:       alternatives(ranked, chosen),
+		Alternatives:       alternatives(r, ranked, chosen),
 		Refused:            refused,
 	}
 }
 
 // alternatives are the best of the ranked candidates besides the chosen.
-func alternatives(ranked []placement.Candidate, chosen placement.Candidate) []benchspec.Alternative {
+func alternatives(r placement.Request, ranked []placement.Candidate, chosen placement.Candidate) []benchspec.Alternative {
 	var out []benchspec.Alternative
 	for _, c := range ranked {
 		if len(out) == mostAlternatives {
@@ -143,14 +154,14 @@ func alternatives(ranked []placement.Candidate, chosen placement.Candidate) []be
 			USDPerHour:       c.Estimate.USDPerHour,
 			InterruptionRisk: c.Estimate.Risk,
 			ExpectedCostUSD:  c.Estimate.CostUSD,
-			Lost:             placement.Lost(chosen, c),
+			Lost:             placement.Lost(r, chosen, c),
 		})
 	}
 	return out
 }
 
 // refused says what kept nodes other than the ranked ones.
-func (p *Plugin) refused(a *attempt, pod *v1.Pod, ranked []placement.Candidate, all []fwk.NodeInfo) map[string]string {
+func (p *Plugin) refused(a *attempt, ranked []placement.Candidate, all []fwk.NodeInfo) map[string]string {
 	feasible := make(map[string]bool, len(ranked))
 	for _, c := range ranked {
 		feasible[c.Node.Name] = true
@@ -164,7 +175,7 @@ func (p *Plugin) refused(a *attempt, pod *v1.Pod, ranked []placement.Candidate, 
 		if len(out) == mostRefused {
 			break
 		}
-		n := p.nodeWithPods(info, pod)
+		n := p.nodeWithPods(info)
 		refusal := a.check(n)
 		if refusal == nil {
 			refusal = placement.CheckRoom(a.request, n)

@@ -8,10 +8,14 @@
 // It only adapts: what is decided, and why, is in package placement.
 //
 //	extension point  file        what it does
-//	PreFilter        filter.go   reads the pod's annotations once per attempt
+//	PreFilter        filter.go   reads the pod's annotations once per attempt; finds
+//	                 shortlist.go  the best nodes where the fleet can tell
 //	Filter           filter.go   refuses a node, with figures
 //	QueueingHints    hints.go    wakes a pod only for events that change a refusal
 //	PreScore, Score  score.go    ranks all feasible nodes; the winner has 100
 //	Reserve          decision.go puts the decision together from the snapshot
 //	PreBind          decision.go writes it to the pod
+//
+// Between attempts fleet.go keeps the nodes as the snapshots showed them, so that an
+// attempt looks again only at those that changed.
 package scheduling

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/sets"
 	fwk "k8s.io/kube-scheduler/framework"
 	"k8s.io/kubernetes/pkg/scheduler/framework"
 
@@ -30,9 +31,10 @@ const (
 )
 
 // PreFilter reads the pod once per attempt. A pod that cannot be read or
-// contradicts itself is refused whatever the nodes. One that names models is shown
+// contradicts itself is refused whatever the nodes. One that asks for nothing the
+// fleet does not know of is shown only the best nodes; another one that names models
 // only the nodes that have one of them.
-func (p *Plugin) PreFilter(_ context.Context, state fwk.CycleState, pod *v1.Pod, nodes []fwk.NodeInfo) (*framework.PreFilterResult, *fwk.Status) {
+func (p *Plugin) PreFilter(_ context.Context, state fwk.CycleState, pod *v1.Pod, _ []fwk.NodeInfo) (*framework.PreFilterResult, *fwk.Status) {
 	request, err := p.request(pod)
 	if err != nil {
 		refusals.WithLabelValues("MalformedAnnotation", "").Inc()
@@ -42,7 +44,18 @@ func (p *Plugin) PreFilter(_ context.Context, state fwk.CycleState, pod *v1.Pod,
 		refusals.WithLabelValues("NoGPUsAsked", "").Inc()
 		return nil, fwk.NewStatus(fwk.UnschedulableAndUnresolvable, ErrReasonNoGPUsAsked)
 	}
-	a := &attempt{request: request, spotSuits: p.waitForSpot(pod, request, nodes)}
+	a := &attempt{request: request}
+	if status := p.look(a, pod); !status.IsSuccess() {
+		return nil, status
+	}
+	if a.shortlisted {
+		state.Write(stateKey, a)
+		names := sets.New[string]()
+		for _, c := range a.list.Best {
+			names.Insert(c.Node.Name)
+		}
+		return &framework.PreFilterResult{NodeNames: names}, nil
+	}
 	if len(request.Spec.GPUModels) == 0 {
 		state.Write(stateKey, a)
 		return nil, nil
@@ -70,7 +83,7 @@ func (p *Plugin) Filter(_ context.Context, state fwk.CycleState, pod *v1.Pod, in
 	if err != nil {
 		return fwk.AsStatus(err)
 	}
-	node := p.nodeWithPods(info, pod)
+	node := p.nodeWithPods(info)
 	refusal := a.check(node)
 	if refusal == nil {
 		return nil

@@ -20,6 +20,8 @@ var (
 		"GPUs that no pod has, by model, those of no use now left out.", []string{"gpu_model"}, nil, metrics.ALPHA, "")
 	unusableGPUs = metrics.NewDesc("spotbench_scheduler_gpus_unusable",
 		"GPUs that no pod has and none can get now, by model: their node is cordoned, about to be interrupted, or misconfigured.", []string{"gpu_model"}, nil, metrics.ALPHA, "")
+	scarcity = metrics.NewDesc("spotbench_scheduler_gpu_scarcity",
+		"Demand expected that only this GPU model can meet, over what is free of it: from 0 to 3. Half of it is charged to pods that could run elsewhere.", []string{"gpu_model"}, nil, metrics.ALPHA, "")
 	runningCost = metrics.NewDesc("spotbench_scheduler_running_expected_cost_usd",
 		"Sum of what the pods that are placed and not over are expected to cost, by GPU model.", []string{"gpu_model"}, nil, metrics.ALPHA, "")
 )
@@ -36,16 +38,18 @@ type gpuCollector struct {
 type gpuSource struct {
 	nodes listers.NodeLister
 	pods  listers.PodLister
+	fleet *fleet
 }
 
-func (c *gpuCollector) follow(factory informers.SharedInformerFactory) {
-	c.source.Store(&gpuSource{factory.Core().V1().Nodes().Lister(), factory.Core().V1().Pods().Lister()})
+func (c *gpuCollector) follow(factory informers.SharedInformerFactory, fleet *fleet) {
+	c.source.Store(&gpuSource{factory.Core().V1().Nodes().Lister(), factory.Core().V1().Pods().Lister(), fleet})
 }
 
 // DescribeWithStability names the gauges.
 func (*gpuCollector) DescribeWithStability(ch chan<- *metrics.Desc) {
 	ch <- freeGPUs
 	ch <- unusableGPUs
+	ch <- scarcity
 	ch <- runningCost
 }
 
@@ -95,6 +99,9 @@ func (c *gpuCollector) CollectWithStability(ch chan<- metrics.Metric) {
 	for model, n := range free {
 		ch <- metrics.NewLazyConstMetric(freeGPUs, metrics.GaugeValue, float64(n), model)
 		ch <- metrics.NewLazyConstMetric(unusableGPUs, metrics.GaugeValue, float64(unusable[model]), model)
+	}
+	for model, price := range s.fleet.pressure() {
+		ch <- metrics.NewLazyConstMetric(scarcity, metrics.GaugeValue, price, model)
 	}
 	for model, usd := range cost {
 		ch <- metrics.NewLazyConstMetric(runningCost, metrics.GaugeValue, usd, model)

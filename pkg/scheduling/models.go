@@ -130,8 +130,14 @@ func enumerate(counts map[string]int) string {
 // PostFilter makes nothing schedulable. It adds to the pod's event why the nodes
 // that PreFilter left out were: the scheduler names reasons only of nodes that
 // Filter saw.
-func (p *Plugin) PostFilter(_ context.Context, state fwk.CycleState, _ *v1.Pod, _ framework.NodeToStatusReader) (*framework.PostFilterResult, *fwk.Status) {
+func (p *Plugin) PostFilter(_ context.Context, state fwk.CycleState, pod *v1.Pod, _ framework.NodeToStatusReader) (*framework.PostFilterResult, *fwk.Status) {
 	a, err := attemptOf(state)
+	if err == nil && a.shortlisted {
+		// Other checks know more than the fleet: next time they see every node.
+		p.fleet.lookAtAll(pod.UID)
+		p.wakeAt(pod, p.now())
+		return nil, fwk.NewStatus(fwk.Unschedulable, Name+" tries again with every node.")
+	}
 	if err != nil || !a.narrowed {
 		// PreFilter refused the pod and said why, or left nothing out.
 		return nil, fwk.NewStatus(fwk.Unschedulable)

@@ -4,6 +4,7 @@ package scheduling_test
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/sets"
@@ -18,6 +20,7 @@ import (
 	fwk "k8s.io/kube-scheduler/framework"
 	"k8s.io/kubernetes/pkg/scheduler/framework"
 
+	"github.com/spotbench/spotbench/pkg/benchspec"
 	"github.com/spotbench/spotbench/pkg/scheduling"
 )
 
@@ -34,7 +37,7 @@ func TestPreFilterReturnsExactlyTheNodesWithOneOfTheModels(t *testing.T) {
 		"H200":                 nil,
 	} {
 		t.Run(models, func(t *testing.T) {
-			result, status := plugin.PreFilter(t.Context(), framework.NewCycleState(), benchPod("p", 1, map[string]string{"gpu-model": models}), nil)
+			result, status := plugin.PreFilter(t.Context(), framework.NewCycleState(), withHostPort(benchPod("p", 1, map[string]string{"gpu-model": models})), nil)
 			if want == nil {
 				if status.Code() != fwk.UnschedulableAndUnresolvable {
 					t.Fatalf("status %v, want a refusal", status)
@@ -49,8 +52,80 @@ func TestPreFilterReturnsExactlyTheNodesWithOneOfTheModels(t *testing.T) {
 			}
 		})
 	}
-	if result, status := plugin.PreFilter(t.Context(), framework.NewCycleState(), benchPod("any", 1, nil), nil); !result.AllNodes() || !status.IsSuccess() {
+	if result, status := plugin.PreFilter(t.Context(), framework.NewCycleState(), withHostPort(benchPod("any", 1, nil)), nil); !result.AllNodes() || !status.IsSuccess() {
 		t.Errorf("a pod that names no model: %v, %v, want all nodes", result, status)
+	}
+}
+
+// withHostPort gives a pod something that only the scheduler's own checks can judge.
+func withHostPort(pod *v1.Pod) *v1.Pod {
+	pod.Spec.Containers[0].Ports = []v1.ContainerPort{{ContainerPort: 80, HostPort: 80}}
+	return pod
+}
+
+func TestAPodThatTheFleetCanJudgeIsShownTheFourBestNodes(t *testing.T) {
+	var nodes []*v1.Node
+	for i := range 20 {
+		nodes = append(nodes, gpuNode(fmt.Sprintf("n%02d", i), "NVIDIA-L4", 23034, 4, "g6.12xlarge", "spot", "us-east-1c"))
+	}
+	nodes[0].Spec.Unschedulable = true
+	nodes[1].Spec.Taints = []v1.Taint{{Key: "k", Effect: v1.TaintEffectNoSchedule}}
+	nodes[2].Status.Conditions = []v1.NodeCondition{{Type: benchspec.ConditionSpotInterruption, Status: v1.ConditionTrue}}
+	nodes[3].Status.Allocatable[v1.ResourcePods] = resource.MustParse("0")
+	neighbour := benchPod("neighbour", 1, map[string]string{"isolation": "node"})
+	neighbour.Spec.NodeName = "n04"
+	full := benchPod("full", 4, nil)
+	full.Spec.NodeName = "n05"
+	plugin, _ := newPlugin(t, fake.NewClientset(), []*v1.Pod{neighbour, full}, nodes)
+	for name, test := range map[string]struct {
+		change func(*v1.Pod)
+		want   []string // nil for all nodes
+	}{
+		"nothing but GPUs": {func(*v1.Pod) {}, []string{"n06", "n07", "n08", "n09"}},
+		"tolerates the taint": {func(p *v1.Pod) {
+			p.Spec.Tolerations = append(p.Spec.Tolerations, v1.Toleration{Key: "k", Operator: v1.TolerationOpExists})
+		}, []string{"n01", "n06", "n07", "n08"}},
+		"a node by name": {func(p *v1.Pod) { p.Spec.NodeSelector = map[string]string{"kubernetes.io/hostname": "n17"} }, []string{"n17"}},
+		"a volume claim": {func(p *v1.Pod) {
+			p.Spec.Volumes = []v1.Volume{{Name: "v", VolumeSource: v1.VolumeSource{PersistentVolumeClaim: &v1.PersistentVolumeClaimVolumeSource{ClaimName: "c"}}}}
+		}, nil},
+		"a device of others": {func(p *v1.Pod) { p.Spec.Containers[0].Resources.Limits["rdma/hca"] = resource.MustParse("1") }, nil},
+		"spread over zones": {func(p *v1.Pod) {
+			p.Spec.TopologySpreadConstraints = []v1.TopologySpreadConstraint{{TopologyKey: "zone"}}
+		}, nil},
+		"nothing that any node has": {func(p *v1.Pod) { p.Spec.NodeSelector = map[string]string{"no": "such"} }, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod := benchPod("p", 1, nil)
+			pod.Spec.Containers[0].Resources.Requests = pod.Spec.Containers[0].Resources.Limits
+			test.change(pod)
+			result, status := plugin.PreFilter(t.Context(), framework.NewCycleState(), pod, nil)
+			if !status.IsSuccess() {
+				t.Fatal(status.AsError())
+			}
+			var got []string
+			if !result.AllNodes() {
+				got = sets.List(result.NodeNames)
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("nodes differ (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestAPodIsShownEveryNodeAfterOtherChecksRefusedTheBest(t *testing.T) {
+	plugin, _ := newPlugin(t, fake.NewClientset(), nil, reference())
+	pod := benchPod("p", 1, nil)
+	state := framework.NewCycleState()
+	if result, _ := plugin.PreFilter(t.Context(), state, pod, nil); result.AllNodes() {
+		t.Fatal("the first attempt sees all nodes")
+	}
+	if _, status := plugin.PostFilter(t.Context(), state, pod, nil); status.Code() != fwk.Unschedulable || !strings.Contains(status.Message(), "tries again with every node") {
+		t.Errorf("status %v", status)
+	}
+	if result, _ := plugin.PreFilter(t.Context(), framework.NewCycleState(), pod, nil); !result.AllNodes() {
+		t.Errorf("the second attempt sees only %v", result.NodeNames)
 	}
 }
 

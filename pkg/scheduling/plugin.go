@@ -27,14 +27,16 @@ import (
 // Name is the plugin's name in KubeSchedulerConfiguration.
 const Name = "SpotbenchPlacement"
 
-// Plugin places benchmark pods. It decides without state between scheduling
-// attempts: what it reckons with is in the snapshot of the attempt and in the
-// catalog's last answer, so nothing can be lost with the process.
+// Plugin places benchmark pods. What it reckons with between scheduling attempts is
+// made again from the snapshot of the next one, from the catalog's last answer and
+// from the pods that there are, so nothing that matters is lost with the process.
 type Plugin struct {
 	handle  framework.Handle
 	prices  pricing.Book
 	hazards risk.Book
 	models  nodeModels
+	waiting waitingPods
+	fleet   *fleet
 	// feed has what the catalog learned; nil without a catalog.
 	feed        *riskfeed.Feed
 	assumptions placement.Assumptions
@@ -79,9 +81,20 @@ func New(ctx context.Context, obj runtime.Object, handle framework.Handle) (fram
 	if err != nil {
 		return nil, err
 	}
+	waiting, err := openWaitingPods(handle.SharedInformerFactory())
+	if err != nil {
+		return nil, err
+	}
+	nodes, err := newFleet()
+	if err != nil {
+		return nil, err
+	}
+	if err := nodes.forgetDeleted(handle.SharedInformerFactory()); err != nil {
+		return nil, err
+	}
 	registerMetrics()
-	gpuGauges.follow(handle.SharedInformerFactory())
-	p := &Plugin{handle: handle, models: models, prices: prices, hazards: hazards, assumptions: args.Assumptions(), now: time.Now, logger: logger, alarms: map[types.UID]alarm{}}
+	gpuGauges.follow(handle.SharedInformerFactory(), nodes)
+	p := &Plugin{handle: handle, models: models, waiting: waiting, fleet: nodes, prices: prices, hazards: hazards, assumptions: args.Assumptions(), now: time.Now, logger: logger, alarms: map[types.UID]alarm{}}
 	p.stopAlarms(ctx)
 	if args.CatalogURL == "" {
 		logger.Info("No catalog: every pool has its assumed hazard", "plugin", Name, "field", "args.catalogURL")
@@ -104,6 +117,10 @@ const stateKey fwk.StateKey = Name
 // Filter runs and only read by it, so copies of the cycle state may share it.
 type attempt struct {
 	request placement.Request
+	// list has the best nodes, found in PreFilter where that could tell; shortlisted
+	// says that only they are looked at.
+	list        placement.Shortlist
+	shortlisted bool
 	// spotSuits says that spot nodes suit the pod, free or not: one with a deadline
 	// then waits for them as long as it can.
 	spotSuits bool
@@ -135,13 +152,19 @@ func attemptOf(state fwk.CycleState) (*attempt, error) {
 // request reads what a pod asks for.
 func (p *Plugin) request(pod *v1.Pod) (placement.Request, error) {
 	spec, err := benchspec.Parse(pod.Annotations)
-	return placement.Request{Spec: spec, GPUs: gpusOf(pod), Now: p.now(), Assumptions: p.assumptions}, err
+	requests := requestsOf(pod)
+	gpus := requests[gpu.ResourceName]
+	return placement.Request{Spec: spec, GPUs: int(gpus.Value()), CPUMilli: requests.Cpu().MilliValue(), MemoryBytes: requests.Memory().Value(),
+		Now: p.now(), Assumptions: p.assumptions}, err
+}
+
+func requestsOf(pod *v1.Pod) v1.ResourceList {
+	return resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{})
 }
 
 // gpusOf is how many whole GPUs a pod asks for.
 func gpusOf(pod *v1.Pod) int {
-	requests := resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{})
-	n := requests[gpu.ResourceName]
+	n := requestsOf(pod)[gpu.ResourceName]
 	return int(n.Value())
 }
 
@@ -166,9 +189,16 @@ func (p *Plugin) node(node *v1.Node) placement.Node {
 	return n
 }
 
-// nodeWithPods is what the plugin knows of a node in a snapshot. The pod being
-// placed is not its own neighbour.
-func (p *Plugin) nodeWithPods(info fwk.NodeInfo, pod *v1.Pod) placement.Node {
+// nodeWithPods is what the plugin knows of a node in a snapshot. What the fleet has
+// of it is taken, unless pods were put there or taken away to see what if.
+func (p *Plugin) nodeWithPods(info fwk.NodeInfo) placement.Node {
+	if n, ok := p.fleet.node(info); ok {
+		return n
+	}
+	return p.withPods(info)
+}
+
+func (p *Plugin) withPods(info fwk.NodeInfo) placement.Node {
 	n := p.node(info.Node())
 	used := int(info.GetRequested().GetScalarResources()[gpu.ResourceName])
 	if used == 0 {
@@ -176,7 +206,7 @@ func (p *Plugin) nodeWithPods(info fwk.NodeInfo, pod *v1.Pod) placement.Node {
 	}
 	n.FreeGPUs = n.TotalGPUs - used
 	for _, other := range info.GetPods() {
-		if other.GetPod().UID == pod.UID || gpusOf(other.GetPod()) == 0 {
+		if gpusOf(other.GetPod()) == 0 {
 			continue
 		}
 		n.GPUPods++

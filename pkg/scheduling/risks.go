@@ -119,7 +119,17 @@ func (p *Plugin) setRisk(n *placement.Node, node *v1.Node) {
 			ages[i] = max(ages[i], float64(risk.AfterRebalance))
 		}
 	}
-	n.Ages, n.Age = &ages, max(0, p.now().Sub(node.CreationTimestamp.Time))
+	n.Ages, n.Age = &ages, inSteps(p.now().Sub(node.CreationTimestamp.Time))
+}
+
+// inSteps is an age to within a sixteenth, or five minutes: hazards change little
+// over that, and nodes of about the same age are reckoned with as one.
+func inSteps(age time.Duration) time.Duration {
+	step := 5 * time.Minute
+	for step < age/16 {
+		step *= 2
+	}
+	return max(0, age.Truncate(step))
 }
 
 func conditionTrue(node *v1.Node, kind v1.NodeConditionType) bool {

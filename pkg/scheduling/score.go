@@ -19,11 +19,27 @@ func (p *Plugin) PreScore(_ context.Context, state fwk.CycleState, pod *v1.Pod, 
 	if err != nil {
 		return fwk.AsStatus(err)
 	}
-	feasible := make([]placement.Node, 0, len(nodes))
+	names := make(map[string]fwk.NodeInfo, len(nodes))
 	for _, info := range nodes {
-		feasible = append(feasible, p.nodeWithPods(info, pod))
+		names[info.Node().Name] = info
+	}
+	if a.shortlisted {
+		for _, c := range a.list.Best {
+			if names[c.Node.Name] != nil {
+				a.ranked = append(a.ranked, c)
+			}
+		}
+		return nil
+	}
+	feasible := make([]placement.Node, 0, len(nodes))
+	takes := p.opportunities(a.request)
+	for _, info := range nodes {
+		n := p.nodeWithPods(info)
+		n.Opportunity = takes(n.Name)
+		feasible = append(feasible, n)
 	}
 	a.ranked = placement.Rank(a.request, feasible)
+	a.list.Tally = placement.Count(a.ranked)
 	return nil
 }
 

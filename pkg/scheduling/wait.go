@@ -7,7 +7,6 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
-	fwk "k8s.io/kube-scheduler/framework"
 
 	"github.com/spotbench/spotbench/pkg/gpu"
 	"github.com/spotbench/spotbench/pkg/placement"
@@ -27,25 +26,24 @@ func (a *attempt) check(n placement.Node) *placement.Refusal {
 // waitForSpot says whether the pod waits for spot nodes that suit it, and sees to it
 // that it is tried again once it must start on demand: no event of the cluster
 // tells that the time has come.
-func (p *Plugin) waitForSpot(pod *v1.Pod, request placement.Request, nodes []fwk.NodeInfo) bool {
+func (p *Plugin) waitForSpot(pod *v1.Pod, request placement.Request) bool {
 	if !placement.WaitsForSpot(request) {
 		return false
 	}
 	suits := false
 	var urgent time.Time
-	for _, info := range nodes {
-		n := p.node(info.Node())
+	p.fleet.nodes.Kinds(func(n placement.Node, _ int) {
 		if refusal := placement.Check(request, n); refusal != nil {
-			continue
+			return
 		}
 		if n.Pool.CapacityType == gpu.Spot {
 			suits = true
-			continue
+			return
 		}
 		if latest := placement.LatestStart(request, n); latest.After(request.Now) && (urgent.IsZero() || latest.Before(urgent)) {
 			urgent = latest
 		}
-	}
+	})
 	if suits && !urgent.IsZero() {
 		p.wakeAt(pod, urgent)
 	}

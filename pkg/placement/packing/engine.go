@@ -43,6 +43,7 @@ type machine struct {
 	freeCPU, freeMemory   int64
 	freeCores             float64
 	pods                  map[string]*assignment
+	used                  Used
 }
 
 type assignment struct {
@@ -175,6 +176,38 @@ func (e *Engine) survey() {
 	e.stale = false
 }
 
+// Used is what is taken of a node by pods that the engine was not given one by one.
+type Used struct {
+	// GPUs is how many whole ones, MIG how many slices by profile.
+	GPUs                  int
+	MIG                   map[string]int
+	CPUMilli, MemoryBytes int64
+}
+
+// SetUsed says all that is taken of a known node besides what was assigned. More than
+// the node has is all of it: a node may shrink under its pods.
+func (e *Engine) SetUsed(node string, u Used) error {
+	m := e.byName[node]
+	switch {
+	case m == nil:
+		return fmt.Errorf("node %q is not known", node)
+	case u.GPUs < 0:
+		return fmt.Errorf("node %s: GPUs used are %d, want 0 or more", node, u.GPUs)
+	case m.used.GPUs == u.GPUs && m.used.CPUMilli == u.CPUMilli && m.used.MemoryBytes == u.MemoryBytes && maps.Equal(m.used.MIG, u.MIG):
+		return nil
+	}
+	err := amounts(map[string]int64{"CPUMilli": u.CPUMilli, "MemoryBytes": u.MemoryBytes})
+	if err == nil {
+		err = counts("MIG", u.MIG)
+	}
+	if err != nil {
+		return fmt.Errorf("node %s: used: %w", node, err)
+	}
+	m.used = Used{u.GPUs, maps.Clone(u.MIG), u.CPUMilli, u.MemoryBytes}
+	e.settle(m)
+	return nil
+}
+
 // settle computes what a machine has left.
 func (e *Engine) settle(m *machine) {
 	if e.changed = append(e.changed, m); len(e.changed) > 4*len(e.machines)+1024 {
@@ -185,8 +218,16 @@ func (e *Engine) settle(m *machine) {
 	for range m.GPUs {
 		m.freeGPU = append(m.freeGPU, WholeGPU)
 	}
+	for g := range min(m.used.GPUs, m.GPUs) {
+		m.freeGPU[g] = 0
+	}
 	m.freeMIG = maps.Clone(m.MIG)
-	m.freeCPU, m.freeMemory = m.CPUMilli, m.MemoryBytes
+	for profile, n := range m.used.MIG {
+		if _, known := m.freeMIG[profile]; known {
+			m.freeMIG[profile] -= n
+		}
+	}
+	m.freeCPU, m.freeMemory = m.CPUMilli-m.used.CPUMilli, m.MemoryBytes-m.used.MemoryBytes
 	for _, a := range m.pods {
 		r := a.request
 		m.freeCPU -= r.CPUMilli
@@ -226,6 +267,10 @@ func (e *Engine) Observe(r Request) error {
 	}
 	return nil
 }
+
+// RepricesNext says whether the next observed pod brings new prices: the time to say
+// what is pending.
+func (e *Engine) RepricesNext() bool { return e.demand.seen+1 >= e.nextReprice }
 
 // Pending says what is waiting now. These pods count in full, however long ago they
 // were observed, from the next prices on.

@@ -78,14 +78,14 @@ func (r Request) accelerated() bool { return r.GPUs > 0 || len(r.MIG) > 0 }
 // most is the largest amount of anything: sums of it stay far from overflow.
 const most = 1 << 52
 
-// mostGPUs is how many a node may have.
-const mostGPUs = 64
+// MostGPUs is how many a node may have.
+const MostGPUs = 64
 
 // Validate says which field is out of range, its value and what would do.
 func (r Request) Validate() error {
 	switch {
-	case r.GPUs < 0 || r.GPUs > mostGPUs:
-		return fmt.Errorf("GPUs is %d, want 0 to %d", r.GPUs, mostGPUs)
+	case r.GPUs < 0 || r.GPUs > MostGPUs:
+		return fmt.Errorf("GPUs is %d, want 0 to %d", r.GPUs, MostGPUs)
 	case r.GPUs > 0 && (r.GPUMilli < 1 || r.GPUMilli > WholeGPU):
 		return fmt.Errorf("GPUMilli is %d, want 1 to %d for a pod with GPUs", r.GPUMilli, WholeGPU)
 	case r.GPUs == 0 && r.GPUMilli != 0:
@@ -102,8 +102,8 @@ func (n Node) Validate() error {
 	switch {
 	case n.Name == "":
 		return errors.New("node without a Name")
-	case n.GPUs < 0 || n.GPUs > mostGPUs:
-		return fmt.Errorf("node %s: GPUs is %d, want 0 to %d", n.Name, n.GPUs, mostGPUs)
+	case n.GPUs < 0 || n.GPUs > MostGPUs:
+		return fmt.Errorf("node %s: GPUs is %d, want 0 to %d", n.Name, n.GPUs, MostGPUs)
 	}
 	err := amounts(map[string]int64{"CPUMilli": n.CPUMilli, "MemoryBytes": n.MemoryBytes, "GPUMemoryBytes": n.GPUMemoryBytes})
 	if err == nil {

@@ -55,13 +55,13 @@ type prices struct {
 type table struct {
 	// share[r] is the worth of one GPU with r slots left, idle[n] of n idle GPUs.
 	share [slots + 1]float64
-	idle  [mostGPUs + 1]float64
+	idle  [MostGPUs + 1]float64
 
 	// weight of each class, of all of a size among those on one GPU, and the worth of
 	// all with so many GPUs; patterns[r] is the sum over all packings into r slots.
 	weight   []float64
 	bySize   [slots + 1]float64
-	multi    [mostGPUs + 1]float64
+	multi    [MostGPUs + 1]float64
 	patterns [slots + 1]float64
 }
 
@@ -169,7 +169,7 @@ type state struct {
 	kind  int
 	cores float64
 	idle  int
-	parts [mostGPUs]uint8 // slots left of GPUs in use
+	parts [MostGPUs]uint8 // slots left of GPUs in use
 	n     int             // how many of parts
 }
 

@@ -104,7 +104,7 @@ func (e *Engine) fillTables() {
 // returns the cores left to pods without GPUs.
 func (e *Engine) place() (spareCores float64) {
 	type holding struct {
-		idle  [mostGPUs + 1]float64
+		idle  [MostGPUs + 1]float64
 		parts [slots + 1]float64
 		cores float64
 	}
@@ -145,9 +145,9 @@ func (e *Engine) place() (spareCores float64) {
 // place adds to each class what the packings of these GPUs hold of it, and returns
 // the cores that takes. idle[n] is how many nodes have n idle GPUs, parts[r] how many
 // GPUs in use have r slots left; both are used up.
-func (t *table) place(classes []*class, idle *[mostGPUs + 1]float64, parts *[slots + 1]float64, softness float64) (cores float64) {
+func (t *table) place(classes []*class, idle *[MostGPUs + 1]float64, parts *[slots + 1]float64, softness float64) (cores float64) {
 	var several, bySize [slots + 1]float64
-	for n := mostGPUs; n > 0; n-- {
+	for n := MostGPUs; n > 0; n-- {
 		if idle[n] == 0 {
 			continue
 		}

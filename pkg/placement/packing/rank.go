@@ -5,6 +5,7 @@ package packing
 import (
 	"cmp"
 	"fmt"
+	"iter"
 	"maps"
 	"math"
 	"slices"
@@ -92,6 +93,39 @@ func (e *Engine) Best(r Request, extra func(node string) float64) (Candidate, bo
 	return Candidate{Node: m.Name, GPUs: e.pick(m, r), Cost: scored[best].cost, Rank: rank}, true, nil
 }
 
+// Scored is a node as a request sees it.
+type Scored struct {
+	// Position of the node in the fixed order, from 0.
+	Position int
+	// Fits is false where the node cannot take the request; the rest then says nothing.
+	Fits bool
+	Cost Cost
+	// Rank is the cost in whole steps of Options.Step, Tie what orders nodes of equal
+	// rank before the fixed order.
+	Rank float64
+	Tie  int
+}
+
+// Scores of every node in the fixed order, for callers that compare by more than the
+// engine knows. The sequence holds until the engine is changed.
+func (e *Engine) Scores(r Request) (iter.Seq[Scored], error) {
+	if err := r.Validate(); err != nil {
+		return nil, err
+	}
+	scored := e.scored(r)
+	return func(yield func(Scored) bool) {
+		for i := range scored {
+			s := Scored{Position: i, Fits: scored[i].fits, Cost: scored[i].cost, Rank: scored[i].step}
+			if s.Fits {
+				s.Tie = leaning(r, e.machines[i])
+			}
+			if !yield(s) {
+				return
+			}
+		}
+	}, nil
+}
+
 // OpportunityCost of one request on one node; the refusal where it cannot take it.
 func (e *Engine) OpportunityCost(r Request, node string) (Cost, *Refusal, error) {
 	refusal, err := e.Check(r, node)
@@ -115,20 +149,24 @@ func (s *score) rank(m *machine, extra func(node string) float64) float64 {
 	return s.step + x
 }
 
-// tie orders nodes that cost the same, before the fixed order: for MIG slices the
-// node with fewer left, for pods without GPUs the one without.
-func tie(r Request, a, b *machine) int {
+// tie orders nodes that cost the same, before the fixed order.
+func tie(r Request, a, b *machine) int { return cmp.Compare(leaning(r, a), leaning(r, b)) }
+
+// leaning is less where a request rather goes at equal cost: for MIG slices the node
+// with fewer left, for pods without GPUs one without.
+func leaning(r Request, m *machine) int {
 	switch {
 	case len(r.MIG) > 0:
-		return cmp.Compare(a.freeMIGAfter(r), b.freeMIGAfter(r))
+		return m.freeMIGAfter(r)
 	case r.GPUs == 0:
-		return cmp.Compare(min(a.GPUs+len(a.MIG), 1), min(b.GPUs+len(b.MIG), 1))
+		return min(m.GPUs+len(m.MIG), 1)
 	}
 	return 0
 }
 
-// mostRequests is how many requests scores are kept for.
-const mostRequests = 512
+// Scores are kept for so many requests, and so many of them in all: at 32 bytes each
+// they would grow large on clusters of many nodes.
+const mostRequests, mostScores = 512, 1 << 19
 
 // scored is the score of a request on every machine, by its position. Only machines
 // that have changed since the last time are scored again.
@@ -137,7 +175,7 @@ func (e *Engine) scored(r Request) []score {
 	key := r.key()
 	scored := e.scores[key]
 	if scored == nil {
-		if len(e.scores) >= mostRequests {
+		if len(e.scores) >= max(1, min(mostRequests, mostScores/max(1, len(e.machines)))) {
 			clear(e.scores)
 		}
 		scored = &scores{of: make([]score, len(e.machines))}
@@ -201,7 +239,7 @@ func (e *Engine) cost(m *machine, r Request) (Cost, []int) {
 	s.of(kind, m.freeCores, m.freeGPU)
 	before, _ := e.prices.potential(&s)
 	left := m.freeCores - r.cores()
-	var buffer [mostGPUs]int64
+	var buffer [MostGPUs]int64
 	free := append(buffer[:0], m.freeGPU...)
 	var gpus []int
 	after := math.Inf(-1)

@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scheduling
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/tools/cache"
+	fwk "k8s.io/kube-scheduler/framework"
+
+	"github.com/spotbench/spotbench/pkg/benchspec"
+	"github.com/spotbench/spotbench/pkg/placement"
+	"github.com/spotbench/spotbench/pkg/placement/packing"
+)
+
+// fleet is placement's, as the snapshots of the scheduler show it. Its lock is held
+// by whoever changes it; Filter reads what the PreFilter before it left.
+type fleet struct {
+	mu    sync.Mutex
+	nodes *placement.Fleet
+	seen  map[string]*seenNode
+	// layout is the nodes of the last snapshot in its order, to see what changed
+	// without looking up every name.
+	layout []layoutNode
+	// at and risksOf are when machines' ages and pools' risks were last looked at.
+	at, risksOf time.Time
+	// started is set once pods that were there before us are counted.
+	started bool
+	// all has the pods that are shown every node.
+	all map[types.UID]bool
+}
+
+// seenNode is a node as the fleet has it.
+type seenNode struct {
+	object     *v1.Node
+	generation int64
+	node       placement.Node
+	// full says that no more pods may run there, whatever they ask for.
+	full bool
+}
+
+type layoutNode struct {
+	info       fwk.NodeInfo
+	generation int64
+}
+
+// freshness is how old machines' ages may be.
+const freshness = time.Minute
+
+func newFleet() (*fleet, error) {
+	nodes, err := placement.NewFleet(packing.Options{})
+	if err != nil {
+		return nil, err
+	}
+	return &fleet{nodes: nodes, seen: map[string]*seenNode{}, all: map[types.UID]bool{}}, nil
+}
+
+// syncFleet makes the fleet what the snapshot is. Nodes that have not changed are
+// passed by, unless what is known of their pools may have.
+func (p *Plugin) syncFleet(nodes []fwk.NodeInfo) {
+	f := p.fleet
+	now := p.now()
+	var risksOf time.Time
+	if p.feed != nil {
+		risksOf = p.feed.AsOf()
+	}
+	stale := now.Sub(f.at) >= freshness || !risksOf.Equal(f.risksOf)
+	if stale {
+		f.at, f.risksOf = now, risksOf
+	}
+	moved := len(nodes) != len(f.layout)
+	f.layout = slices.Grow(f.layout[:0], len(nodes))[:len(nodes)]
+	for i, info := range nodes {
+		last := &f.layout[i]
+		generation := info.GetGeneration()
+		if last.info != info {
+			moved = true
+		} else if !stale && last.generation == generation {
+			continue
+		}
+		*last = layoutNode{info, generation}
+		name := info.Node().Name
+		if s := f.seen[name]; stale || s == nil || s.generation != generation || s.object != info.Node() {
+			p.see(info, generation)
+		}
+	}
+	if moved {
+		f.forgetGone(nodes)
+	}
+	if !f.started {
+		f.started = true
+		p.observeRunning(nodes)
+	}
+}
+
+// see sets one node.
+func (p *Plugin) see(info fwk.NodeInfo, generation int64) {
+	n, allocatable, requested := p.withPods(info), info.GetAllocatable(), info.GetRequested()
+	set := placement.FleetNode{
+		Node: n, CPUMilli: allocatable.GetMilliCPU(), MemoryBytes: allocatable.GetMemory(),
+		Used: packing.Used{GPUs: max(0, n.TotalGPUs-n.FreeGPUs), CPUMilli: requested.GetMilliCPU(), MemoryBytes: requested.GetMemory()},
+	}
+	p.fleet.seen[n.Name] = &seenNode{object: info.Node(), generation: generation, node: n, full: len(info.GetPods()) >= allocatable.GetAllowedPodNumber()}
+	if err := p.fleet.nodes.Set(set); err != nil {
+		p.logger.Error(err, "A node has sizes that cannot be; pods are placed on it without regard to those to come", "node", n.Name)
+	}
+}
+
+func (f *fleet) forgetGone(nodes []fwk.NodeInfo) {
+	here := make(map[string]bool, len(nodes))
+	for _, info := range nodes {
+		here[info.Node().Name] = true
+	}
+	for name := range f.seen {
+		if !here[name] {
+			delete(f.seen, name)
+			f.nodes.Remove(name)
+		}
+	}
+}
+
+// observeRunning counts the pods that were placed before this scheduler started, in
+// the order in which they came.
+func (p *Plugin) observeRunning(nodes []fwk.NodeInfo) {
+	var running []*v1.Pod
+	for _, info := range nodes {
+		for _, pod := range info.GetPods() {
+			if pod.GetPod().Spec.SchedulerName == benchspec.SchedulerName {
+				running = append(running, pod.GetPod())
+			}
+		}
+	}
+	slices.SortFunc(running, func(a, b *v1.Pod) int {
+		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), strings.Compare(string(a.UID), string(b.UID)))
+	})
+	for _, pod := range running {
+		if request, err := p.request(pod); err == nil {
+			if err := p.fleet.nodes.Observe(string(pod.UID), request, nil); err != nil {
+				p.logger.Error(err, "A running pod is not counted into the demand", "pod", pod.Namespace+"/"+pod.Name)
+			}
+		}
+	}
+}
+
+// node is a node of the snapshot as the fleet has it; false when it has another.
+func (f *fleet) node(info fwk.NodeInfo) (placement.Node, bool) {
+	s := f.seen[info.Node().Name]
+	if s == nil || s.generation != info.GetGeneration() || s.object != info.Node() {
+		return placement.Node{}, false
+	}
+	return s.node, true
+}
+
+// lookAtAll shows a pod every node from now on.
+func (f *fleet) lookAtAll(uid types.UID) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.all[uid] = true
+}
+
+func (f *fleet) wantsAll(uid types.UID) bool { return f.all[uid] }
+
+func (f *fleet) pressure() map[string]float64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.nodes.Pressure()
+}
+
+// forgetDeleted forgets pods that are deleted.
+func (f *fleet) forgetDeleted(factory informers.SharedInformerFactory) error {
+	_, err := factory.Core().V1().Pods().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{DeleteFunc: func(obj any) {
+		if gone, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+			obj = gone.Obj
+		}
+		if pod, ok := obj.(*v1.Pod); ok {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.nodes.Forget(string(pod.UID))
+			delete(f.all, pod.UID)
+		}
+	}})
+	if err != nil {
+		return fmt.Errorf("following the deletion of pods: %w", err)
+	}
+	return nil
+}
+
+// indexByWait is the informer's index of pods that have no node yet.
+const indexByWait = "spotbench.dev/waiting"
+
+// What pods without a node are indexed under.
+const (
+	waitsRefused   = "refused"
+	waitsNominated = "nominated"
+)
+
+// waitingPods finds them without looking at every pod.
+type waitingPods struct{ pods cache.Indexer }
+
+func openWaitingPods(factory informers.SharedInformerFactory) (waitingPods, error) {
+	informer := factory.Core().V1().Pods().Informer()
+	if _, exists := informer.GetIndexer().GetIndexers()[indexByWait]; !exists {
+		if err := informer.AddIndexers(cache.Indexers{indexByWait: waitKeys}); err != nil {
+			return waitingPods{}, fmt.Errorf("indexing pods without a node: %w", err)
+		}
+	}
+	return waitingPods{informer.GetIndexer()}, nil
+}
+
+func waitKeys(obj any) ([]string, error) {
+	pod, ok := obj.(*v1.Pod)
+	if !ok || pod.Spec.NodeName != "" {
+		return nil, nil
+	}
+	var keys []string
+	if pod.Status.NominatedNodeName != "" {
+		keys = append(keys, waitsNominated)
+	}
+	if pod.Spec.SchedulerName == benchspec.SchedulerName {
+		for _, c := range pod.Status.Conditions {
+			if c.Type == v1.PodScheduled && c.Status == v1.ConditionFalse && c.Reason == v1.PodReasonUnschedulable {
+				keys = append(keys, waitsRefused)
+			}
+		}
+	}
+	return keys, nil
+}
+
+// anyNominated says whether room is kept for a pod that others were evicted for.
+func (w waitingPods) anyNominated() bool {
+	keys, err := w.pods.IndexKeys(indexByWait, waitsNominated)
+	return err == nil && len(keys) > 0
+}
+
+// waitingRequests is what the pods ask for that were refused and wait.
+func (p *Plugin) waitingRequests() []placement.Request {
+	pods, err := p.waiting.pods.ByIndex(indexByWait, waitsRefused)
+	if err != nil {
+		return nil
+	}
+	// The index has no order, and prices must not depend on one.
+	slices.SortFunc(pods, func(a, b any) int { return strings.Compare(uidOf(a), uidOf(b)) })
+	var requests []placement.Request
+	for _, obj := range pods {
+		pod, ok := obj.(*v1.Pod)
+		if !ok {
+			continue
+		}
+		if request, err := p.request(pod); err == nil && gpusOf(pod) > 0 {
+			requests = append(requests, request)
+		}
+	}
+	return requests
+}
+
+func uidOf(obj any) string {
+	if pod, ok := obj.(*v1.Pod); ok {
+		return string(pod.UID)
+	}
+	return ""
+}
