@@ -108,6 +108,9 @@ func (p *Plugin) see(info fwk.NodeInfo, generation int64) {
 		Node: n, CPUMilli: allocatable.GetMilliCPU(), MemoryBytes: allocatable.GetMemory(),
 		Used: packing.Used{GPUs: max(0, n.TotalGPUs-n.FreeGPUs), CPUMilli: requested.GetMilliCPU(), MemoryBytes: requested.GetMemory()},
 	}
+	if info.Node().Spec.Unschedulable || n.Notice != "" {
+		set.Used.GPUs = n.TotalGPUs // none of it is for the pods to come
+	}
 	p.fleet.seen[n.Name] = &seenNode{object: info.Node(), generation: generation, node: n, full: len(info.GetPods()) >= allocatable.GetAllowedPodNumber()}
 	if err := p.fleet.nodes.Set(set); err != nil {
 		p.logger.Error(err, "A node has sizes that cannot be; pods are placed on it without regard to those to come", "node", n.Name)
