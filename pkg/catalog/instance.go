@@ -27,7 +27,7 @@ type Instance struct {
 	StartedAt   time.Time `json:"startedAt,omitzero" doc:"When the machine joined the cluster"`
 	SeenAt      time.Time `json:"seenAt,omitzero" doc:"Last time that it was known to run"`
 	RebalanceAt time.Time `json:"rebalanceAt,omitzero" doc:"When the cloud said that its risk is raised; absent if it did not"`
-	NoticeAt    time.Time `json:"noticeAt,omitzero" doc:"When the cloud announced to take it back; absent if it did not"`
+	NoticeAt    time.Time `json:"noticeAt,omitzero" doc:"When the cloud announced to take it back; absent if it did not. Of a launch that the cloud refused for lack of capacity, the same as startedAt"`
 }
 
 // Validate says what is wrong with the instance.
@@ -61,6 +61,11 @@ func (i Instance) Interrupted() (at time.Time, ok bool) {
 		return time.Time{}, false
 	}
 	return i.NoticeAt, true
+}
+
+// LaunchRefused says that the machine never ran: the cloud had no capacity for it.
+func (i Instance) LaunchRefused() bool {
+	return !i.StartedAt.IsZero() && i.NoticeAt.Equal(i.StartedAt) && !i.SeenAt.After(i.StartedAt)
 }
 
 // Lived is how long the machine is known to have lived, until it was taken back

@@ -65,6 +65,10 @@ func (i Instance) Pool() gpu.Pool {
 	return gpu.Pool{Provider: i.Provider, Region: i.Region, Zone: i.Zone, InstanceType: i.InstanceType, CapacityType: i.CapacityType}
 }
 
+// refusedLaunchWeight is what a refused launch counts for, of an interruption: an
+// autoscaler tries again every few minutes, and lack of capacity is one lack.
+const refusedLaunchWeight = 0.25
+
 // ReckonRisk learns the hazard of each spot pool from the lives of its machines,
 // starting from the priors. Pools with the same prior learn from each other how the
 // hazard changes with a machine's age.
@@ -83,7 +87,11 @@ func ReckonRisk(machines []Instance, priors risk.Book, query RiskQuery, now time
 		learned.Decay(end.Sub(at), RiskHalfLife)
 		at = end
 		_, interrupted := m.Interrupted()
-		learned.Of(m.Pool()).Observe(m.Pool(), 0, m.Lived(), interrupted, 1)
+		if m.LaunchRefused() {
+			learned.Of(m.Pool()).FailedLaunch(m.Pool(), refusedLaunchWeight)
+		} else {
+			learned.Of(m.Pool()).Observe(m.Pool(), 0, m.Lived(), interrupted, 1)
+		}
 		seen[m.Pool()]++
 	}
 	learned.Decay(now.Sub(at), RiskHalfLife)

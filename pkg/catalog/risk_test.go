@@ -88,3 +88,25 @@ func TestWhatHappenedLongAgoCountsLess(t *testing.T) {
 		t.Errorf("lives before the window: %+v, want none", gone)
 	}
 }
+
+func TestRefusedLaunchesRaiseTheHazardOfNewMachinesByAQuarterOfAnInterruptionEach(t *testing.T) {
+	now := newYear
+	machines := lives("scarce", 4, 10*time.Hour, false, now.Add(-time.Hour))
+	for i := range 8 {
+		at := now.Add(-time.Hour)
+		machines = append(machines, catalog.Instance{UID: fmt.Sprint("refused-", i), Provider: "aws", Region: "r", Zone: "scarce", InstanceType: "p5", CapacityType: "spot", StartedAt: at, NoticeAt: at})
+	}
+	got := catalog.ReckonRisk(machines, priors(t), catalog.RiskQuery{}, now)
+	if len(got) != 1 {
+		t.Fatalf("%+v, want one pool", got)
+	}
+	// 8 × 1/4 at age 0, less what an hour's decay of 14 days' half-life takes: 2^(-1/336).
+	first := got[0].HazardByAge[0]
+	if want := 2 * math.Exp2(-1.0/336); math.Abs(first.Interruptions-want) > 1e-6 {
+		t.Errorf("%v interruptions in the first piece, want %v", first.Interruptions, want)
+	}
+	calm := catalog.ReckonRisk(lives("scarce", 4, 10*time.Hour, false, now.Add(-time.Hour)), priors(t), catalog.RiskQuery{}, now)
+	if first.PerHour <= calm[0].HazardByAge[0].PerHour {
+		t.Errorf("hazard %v with refused launches, %v without", first.PerHour, calm[0].HazardByAge[0].PerHour)
+	}
+}
