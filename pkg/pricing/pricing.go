@@ -185,10 +185,22 @@ func (b Book) OlderThan(t time.Time) []Price {
 func Format(prices []Price) ([]byte, error) {
 	doc := document{Prices: make([]entry, 0, len(prices))}
 	for _, p := range prices {
-		doc.Prices = append(doc.Prices, entry{Provider: p.Provider, Region: p.Region, Zone: p.Zone, InstanceType: p.InstanceType, CapacityType: p.CapacityType,
-			USDPerHour: &p.USDPerHour, GPUCount: p.GPUCount, AsOf: p.AsOf.UTC().Format(time.DateOnly), Source: p.Source})
+		doc.Prices = append(doc.Prices, p.entry())
 	}
 	return yaml.Marshal(doc)
+}
+
+func (p Price) entry() entry {
+	return entry{Provider: p.Provider, Region: p.Region, Zone: p.Zone, InstanceType: p.InstanceType, CapacityType: p.CapacityType,
+		USDPerHour: &p.USDPerHour, GPUCount: p.GPUCount, AsOf: p.AsOf.UTC().Format(time.DateOnly), Source: p.Source}
+}
+
+// Validate says what keeps the price out of a book.
+func (p Price) Validate() error {
+	if _, err := p.entry().price(); err != nil {
+		return fmt.Errorf("price of %s: %w", p.Pool(), err)
+	}
+	return nil
 }
 
 // Prices are all prices of the book in a fixed order.

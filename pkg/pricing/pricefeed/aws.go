@@ -82,7 +82,7 @@ func (a AWS) Prices(ctx context.Context, q Query) ([]pricing.Price, error) {
 			}
 		}
 		if token = page.NextToken; token == "" {
-			return sorted(newest), nil
+			return checked(newest)
 		}
 	}
 	return nil, fmt.Errorf("EC2's spot price history has more than %d pages; ask for fewer instance types", mostPages)

@@ -72,5 +72,5 @@ func (a Azure) Prices(ctx context.Context, q Query) ([]pricing.Price, error) {
 			next = page.NextPageLink
 		}
 	}
-	return sorted(newest), nil
+	return checked(newest)
 }

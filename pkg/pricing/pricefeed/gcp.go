@@ -126,7 +126,7 @@ func (g GCP) Prices(ctx context.Context, q Query) ([]pricing.Price, error) {
 			found[p.Pool()] = p
 		}
 	}
-	return sorted(found), nil
+	return checked(found)
 }
 
 // rates reads the prices of parts in a region; 6F81-5844-456A is Compute Engine.

@@ -54,5 +54,5 @@ func (o OpenCost) Prices(ctx context.Context, q Query) ([]pricing.Price, error) 
 				USDPerHour: asset.TotalCost / (asset.Minutes / 60), GPUCount: int(asset.GPUCount), AsOf: asset.End.UTC(), Source: "OpenCost"}
 		}
 	}
-	return sorted(found), nil
+	return checked(found)
 }

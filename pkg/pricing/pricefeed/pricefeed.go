@@ -101,7 +101,14 @@ func (q Query) wants(p gpu.Pool) bool {
 	return (q.Region == "" || q.Region == p.Region) && (len(q.InstanceTypes) == 0 || slices.Contains(q.InstanceTypes, p.InstanceType))
 }
 
-// sorted are the prices in a fixed order.
-func sorted(prices map[gpu.Pool]pricing.Price) []pricing.Price {
-	return slices.SortedFunc(maps.Values(prices), func(a, b pricing.Price) int { return strings.Compare(a.Pool().String(), b.Pool().String()) })
+// checked are the prices in a fixed order. One that cannot be, such as a negative one,
+// makes them all doubtful.
+func checked(prices map[gpu.Pool]pricing.Price) ([]pricing.Price, error) {
+	list := slices.SortedFunc(maps.Values(prices), func(a, b pricing.Price) int { return strings.Compare(a.Pool().String(), b.Pool().String()) })
+	for _, p := range list {
+		if err := p.Validate(); err != nil {
+			return nil, fmt.Errorf("%s: %w", p.Source, err)
+		}
+	}
+	return list, nil
 }
