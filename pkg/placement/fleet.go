@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/spotbench/spotbench/pkg/benchspec"
 	"github.com/spotbench/spotbench/pkg/placement/packing"
 	"github.com/spotbench/spotbench/pkg/risk"
 )
@@ -20,6 +21,8 @@ import (
 type Fleet struct {
 	engine *packing.Engine
 	nodes  []*member // by name: the fixed order of the engine
+	// brief has of each of nodes what is looked at for every pod, close together.
+	brief  []brief
 	byName map[string]*member
 
 	classes []class
@@ -32,6 +35,13 @@ type Fleet struct {
 type member struct {
 	node  Node
 	class int
+	// position in nodes and brief, as of the last brief.
+	position int
+}
+
+type brief struct {
+	class, ref       int32
+	gpuPods, isolate bool
 }
 
 // class of nodes that are alike but for their names and the pods on them.
@@ -52,6 +62,8 @@ type FleetNode struct {
 	CPUMilli, MemoryBytes int64
 	// Used is what the pods on it have of that.
 	Used packing.Used
+	// Ref is what Search.Allowed is asked about it by.
+	Ref int
 }
 
 // NewFleet is a fleet without nodes.
@@ -86,12 +98,22 @@ func (f *Fleet) Set(n FleetNode) error {
 	if m == nil {
 		m = &member{class: -1}
 		f.byName[n.Name] = m
-		at, _ := slices.BinarySearchFunc(f.nodes, n.Name, byMemberName)
-		f.nodes = slices.Insert(f.nodes, at, m)
+		m.position, _ = slices.BinarySearchFunc(f.nodes, n.Name, byMemberName)
+		f.nodes = slices.Insert(f.nodes, m.position, m)
+		f.brief = slices.Insert(f.brief, m.position, brief{})
+		f.renumber(m.position)
 	}
 	m.node = n.Node
 	f.classify(m)
+	f.brief[m.position] = brief{class: int32(m.class), ref: int32(n.Ref), gpuPods: n.GPUPods > 0, isolate: n.IsolatedPods > 0} //nolint:gosec // counts of nodes
 	return nil
+}
+
+// renumber the nodes from a position on.
+func (f *Fleet) renumber(from int) {
+	for i := from; i < len(f.nodes); i++ {
+		f.nodes[i].position = i
+	}
 }
 
 func byMemberName(m *member, name string) int { return strings.Compare(m.node.Name, name) }
@@ -142,8 +164,9 @@ func (f *Fleet) Remove(name string) {
 	}
 	f.leave(m)
 	delete(f.byName, name)
-	at, _ := slices.BinarySearchFunc(f.nodes, name, byMemberName)
-	f.nodes = slices.Delete(f.nodes, at, at+1)
+	f.nodes = slices.Delete(f.nodes, m.position, m.position+1)
+	f.brief = slices.Delete(f.brief, m.position, m.position+1)
+	f.renumber(m.position)
 }
 
 // Node is a node as it was last set.
@@ -237,9 +260,10 @@ type Search struct {
 	Best, Refused int
 	// Check refuses kinds of nodes (without asking who is on them); nil is Check.
 	Check func(Node) *Refusal
-	// Allowed says whether the node passes what the fleet knows nothing of; Elsewhere
-	// is what to say of those that do not, or that lack CPU or memory.
-	Allowed   func(name string) bool
+	// Allowed says whether the node of that FleetNode.Ref passes what the fleet knows
+	// nothing of; Elsewhere is what to say of those that do not, or that lack CPU or
+	// memory.
+	Allowed   func(ref int) bool
 	Elsewhere string
 }
 
@@ -269,17 +293,18 @@ func (f *Fleet) Shortlist(r Request, s Search) (Shortlist, bool) {
 	var keys []key
 	bestRank := math.MaxInt
 	for score := range scores {
-		m := f.nodes[score.Position]
-		v := &verdicts[m.class]
-		refusal := v.refusal
-		if refusal == nil {
-			if refusal = CheckNeighbours(r, m.node); refusal != nil {
-				list.Refusals[RefusalCount{refusal.Reason, m.node.GPUs.Model}]++
-			}
+		b := &f.brief[score.Position]
+		v := &verdicts[b.class]
+		refused := v.refusal != nil
+		if !refused && r.GPUs > 0 && (b.isolate || b.gpuPods && r.Spec.Isolation == benchspec.IsolationNode) {
+			refused = true
+			refusal := CheckNeighbours(r, f.nodes[score.Position].node)
+			list.Refusals[RefusalCount{refusal.Reason, f.nodes[score.Position].node.GPUs.Model}]++
 		}
-		if refusal != nil || !score.Fits || !s.Allowed(m.node.Name) {
+		if refused || !score.Fits || !s.Allowed(int(b.ref)) {
 			if len(list.Refused) < s.Refused {
-				list.Refused[m.node.Name] = why(r, m.node, refusal, s.Elsewhere)
+				n := f.nodes[score.Position].node
+				list.Refused[n.Name] = why(r, n, v.refusal, s.Elsewhere)
 			}
 			continue
 		}
@@ -291,13 +316,16 @@ func (f *Fleet) Shortlist(r Request, s Search) (Shortlist, bool) {
 			list.Tally.Preferred++
 		}
 		takes := Opportunity{GPUs: score.Rank, Leaning: score.Tie}
-		k := keyOf(r, v.modelRank, v.estimate, takes, m.node.Name)
-		if len(keys) == s.Best && keys[len(keys)-1].compare(k) < 0 {
-			continue
-		}
+		k := keyOf(r, v.modelRank, v.estimate, takes, "")
 		if len(keys) == s.Best {
+			// Nodes come by name: of equal ones the earlier stays.
+			if keys[len(keys)-1].compareButName(&k) <= 0 {
+				continue
+			}
 			keys, list.Best = keys[:s.Best-1], list.Best[:s.Best-1]
 		}
+		m := f.nodes[score.Position]
+		k.name = m.node.Name
 		at, _ := slices.BinarySearchFunc(keys, k, key.compare)
 		keys = slices.Insert(keys, at, k)
 		c := Candidate{Node: m.node, Estimate: v.estimate, ModelRank: v.modelRank}
@@ -327,6 +355,9 @@ func (f *Fleet) verdicts(r Request, check func(Node) *Refusal) []verdict {
 }
 
 func why(r Request, n Node, refusal *Refusal, elsewhere string) string {
+	if refusal == nil {
+		refusal = CheckNeighbours(r, n)
+	}
 	if refusal == nil {
 		refusal = CheckRoom(r, n)
 	}

@@ -26,7 +26,7 @@ func newFleet(t interface{ Fatal(...any) }) *placement.Fleet {
 	return f
 }
 
-func anywhere(string) bool { return true }
+func anywhere(int) bool { return true }
 
 func TestAFleetDecidesAsCheckAndRankDoOverAllNodes(t *testing.T) {
 	models := []string{"A100-80GB", "H100-80GB", "L4-24GB"}

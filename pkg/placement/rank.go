@@ -53,6 +53,14 @@ func keyOf(r Request, modelRank int, e Estimate, o Opportunity, name string) key
 }
 
 func (a key) compare(b key) int {
+	return cmp.Or(a.compareButName(&b), strings.Compare(a.name, b.name))
+}
+
+// compareButName looks at the first difference alone: it is asked for every node.
+func (a *key) compareButName(b *key) int {
+	if a.modelRank == b.modelRank && a.priced == b.priced && a.charge != b.charge {
+		return cmp.Compare(a.charge, b.charge)
+	}
 	return cmp.Or(
 		cmp.Compare(a.modelRank, b.modelRank),
 		firstTrue(a.priced, b.priced),
@@ -61,7 +69,6 @@ func (a key) compare(b key) int {
 		cmp.Compare(a.opportunity.Leaning, b.opportunity.Leaning),
 		cmp.Compare(a.hours, b.hours),
 		cmp.Compare(a.risk, b.risk),
-		strings.Compare(a.name, b.name),
 	)
 }
 

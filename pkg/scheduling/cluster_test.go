@@ -141,6 +141,9 @@ func (c *cluster) bind(action clienttesting.Action) (bool, runtime.Object, error
 	}
 	pod := object.(*v1.Pod).DeepCopy()
 	pod.Spec.NodeName = binding.Target.Name
+	for k, v := range binding.Annotations { // as the API server does
+		metav1.SetMetaDataAnnotation(&pod.ObjectMeta, k, v)
+	}
 	return true, binding, c.client.Tracker().Update(v1.SchemeGroupVersion.WithResource("pods"), pod, pod.Namespace)
 }
 

@@ -4,14 +4,12 @@ package scheduling
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	fwk "k8s.io/kube-scheduler/framework"
 
 	"github.com/spotbench/spotbench/pkg/benchspec"
@@ -23,13 +21,16 @@ const (
 	mostRefused = 8
 	// mostAlternatives bounds the other feasible nodes it lists.
 	mostAlternatives = 3
-	// patchTimeout bounds the writing of the annotation.
-	patchTimeout = 10 * time.Second
+	// bindTimeout bounds the binding.
+	bindTimeout = 10 * time.Second
+	// mostBindings is how many requests to bind may be under way before the next pod is
+	// decided on: decisions are faster than an API server, and would pile up.
+	mostBindings = 100
 	// reasonElsewhere is why a node without a refusal of ours was not feasible.
 	reasonElsewhere = "was refused by other checks (taints, affinity, CPU, memory, ports or volumes)"
 )
 
-// Reserve puts together what PreBind writes. It runs within the scheduling cycle,
+// Reserve puts together what Bind writes. It runs within the scheduling cycle,
 // while the snapshot that the decision was made on still holds.
 func (p *Plugin) Reserve(_ context.Context, state fwk.CycleState, pod *v1.Pod, nodeName string) *fwk.Status {
 	a, err := attemptOf(state)
@@ -60,42 +61,41 @@ func (p *Plugin) Reserve(_ context.Context, state fwk.CycleState, pod *v1.Pod, n
 		refused = p.refused(a, ranked, all)
 	}
 	a.decided = decision(a, ranked, nodeName, refused)
+	// Bindings take longer than decisions: what hundreds of them no longer need is let
+	// go of.
+	a.list, a.ranked = placement.Shortlist{}, nil
+	p.bindings.wait()
 	return nil
 }
 
 // Unreserve has nothing to undo: the decision ends with its attempt.
 func (*Plugin) Unreserve(context.Context, fwk.CycleState, *v1.Pod, string) {}
 
-// PreBindPreFlight tells the scheduler that there is something to write.
-func (*Plugin) PreBindPreFlight(_ context.Context, state fwk.CycleState, _ *v1.Pod, _ string) *fwk.Status {
-	if a, err := attemptOf(state); err != nil || a.decided == nil {
-		return fwk.NewStatus(fwk.Skip)
-	}
-	return nil
-}
-
-// PreBind writes the decision to the pod, so that it is there before the kubelet
-// starts the first container.
-func (p *Plugin) PreBind(ctx context.Context, state fwk.CycleState, pod *v1.Pod, _ string) *fwk.Status {
+// Bind binds the pod with the decision in the same request, as annotations of the
+// Binding, which the API server merges into the pod's: it is there before the kubelet
+// knows of the pod, and no second request can fail between the two.
+func (p *Plugin) Bind(ctx context.Context, state fwk.CycleState, pod *v1.Pod, nodeName string) *fwk.Status {
 	a, err := attemptOf(state)
 	if err != nil {
 		return fwk.AsStatus(err)
 	}
 	if a.decided == nil {
-		return nil
+		return fwk.NewStatus(fwk.Skip)
 	}
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
-		// Never the next pod of the same name.
-		"uid":         pod.UID,
-		"annotations": map[string]string{benchspec.AnnotationPlacement: a.decided.String()},
-	}})
-	if err != nil {
-		return fwk.AsStatus(fmt.Errorf("encoding the placement: %w", err))
+	binding := &v1.Binding{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: pod.Namespace, Name: pod.Name,
+			UID:         pod.UID, // never the next pod of the same name
+			Annotations: map[string]string{benchspec.AnnotationPlacement: a.decided.String()},
+		},
+		Target: v1.ObjectReference{Kind: "Node", Name: nodeName},
 	}
-	ctx, cancel := context.WithTimeout(ctx, patchTimeout)
+	p.bindings.enter()
+	defer p.bindings.leave()
+	ctx, cancel := context.WithTimeout(ctx, bindTimeout)
 	defer cancel()
-	if _, err := p.handle.ClientSet().CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
-		return fwk.AsStatus(fmt.Errorf("writing annotation %s: %w", benchspec.AnnotationPlacement, err))
+	if err := p.handle.ClientSet().CoreV1().Pods(pod.Namespace).Bind(ctx, binding, metav1.CreateOptions{}); err != nil {
+		return fwk.AsStatus(fmt.Errorf("binding with annotation %s: %w", benchspec.AnnotationPlacement, err))
 	}
 	placements.WithLabelValues(a.decided.GPUModel, a.decided.CapacityType).Inc()
 	return nil

@@ -14,7 +14,7 @@
 //	QueueingHints    hints.go    wakes a pod only for events that change a refusal
 //	PreScore, Score  score.go    ranks all feasible nodes; the winner has 100
 //	Reserve          decision.go puts the decision together from the snapshot
-//	PreBind          decision.go writes it to the pod
+//	Bind             decision.go binds the pod, with the decision as its annotation
 //
 // Between attempts fleet.go keeps the nodes as the snapshots showed them, so that an
 // attempt looks again only at those that changed.

@@ -27,6 +27,12 @@ type fleet struct {
 	mu    sync.Mutex
 	nodes *placement.Fleet
 	seen  map[string]*seenNode
+	// byRef has them by the number that the fleet knows them by, gone ones too.
+	byRef []openness
+	// taints has each list of taints once, without those that keep no pod off. Most
+	// nodes have one of a few.
+	taints   [][]v1.Taint
+	taintsOf map[string]int32
 	// layout is the nodes of the last snapshot in its order, to see what changed
 	// without looking up every name.
 	layout []layoutNode
@@ -43,8 +49,18 @@ type seenNode struct {
 	object     *v1.Node
 	generation int64
 	node       placement.Node
+	// ref is its place in byRef.
+	ref int
+}
+
+// openness is what keeps pods off a node besides what the fleet knows of, close
+// together for all nodes.
+type openness struct {
+	object *v1.Node
+	// taints is the place of the node's in fleet.taints.
+	taints int32
 	// full says that no more pods may run there, whatever they ask for.
-	full bool
+	full, cordoned bool
 }
 
 type layoutNode struct {
@@ -60,7 +76,7 @@ func newFleet() (*fleet, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &fleet{nodes: nodes, seen: map[string]*seenNode{}, all: map[types.UID]bool{}}, nil
+	return &fleet{nodes: nodes, seen: map[string]*seenNode{}, taintsOf: map[string]int32{}, all: map[types.UID]bool{}}, nil
 }
 
 // syncFleet makes the fleet what the snapshot is. Nodes that have not changed are
@@ -75,6 +91,11 @@ func (p *Plugin) syncFleet(nodes []fwk.NodeInfo) {
 	stale := now.Sub(f.at) >= freshness || !risksOf.Equal(f.risksOf)
 	if stale {
 		f.at, f.risksOf = now, risksOf
+	}
+	// Numbers and taints of nodes that are gone are dropped, with all others, now and
+	// then.
+	if most := 2*len(nodes) + 64; len(f.byRef) > most || len(f.taints) > most {
+		f.reset()
 	}
 	moved := len(nodes) != len(f.layout)
 	f.layout = slices.Grow(f.layout[:0], len(nodes))[:len(nodes)]
@@ -101,6 +122,16 @@ func (p *Plugin) syncFleet(nodes []fwk.NodeInfo) {
 	}
 }
 
+// reset forgets all nodes.
+func (f *fleet) reset() {
+	for name := range f.seen {
+		f.nodes.Remove(name)
+	}
+	clear(f.seen)
+	clear(f.taintsOf)
+	f.byRef, f.taints, f.layout = nil, nil, nil
+}
+
 // see sets one node.
 func (p *Plugin) see(info fwk.NodeInfo, generation int64) {
 	n, allocatable, requested := p.withPods(info), info.GetAllocatable(), info.GetRequested()
@@ -111,10 +142,47 @@ func (p *Plugin) see(info fwk.NodeInfo, generation int64) {
 	if info.Node().Spec.Unschedulable || n.Notice != "" {
 		set.Used.GPUs = n.TotalGPUs // none of it is for the pods to come
 	}
-	p.fleet.seen[n.Name] = &seenNode{object: info.Node(), generation: generation, node: n, full: len(info.GetPods()) >= allocatable.GetAllowedPodNumber()}
+	set.Ref = p.fleet.remember(&seenNode{object: info.Node(), generation: generation, node: n}, len(info.GetPods()) >= allocatable.GetAllowedPodNumber())
 	if err := p.fleet.nodes.Set(set); err != nil {
 		p.logger.Error(err, "A node has sizes that cannot be; pods are placed on it without regard to those to come", "node", n.Name)
 	}
+}
+
+// remember keeps what was seen of a node, under the number it had before.
+func (f *fleet) remember(s *seenNode, full bool) (ref int) {
+	before := f.seen[s.node.Name]
+	if before == nil {
+		s.ref = len(f.byRef)
+		f.byRef = append(f.byRef, openness{})
+	} else {
+		s.ref = before.ref
+	}
+	f.seen[s.node.Name] = s
+	open := &f.byRef[s.ref]
+	if open.object != s.object {
+		open.object, open.cordoned, open.taints = s.object, s.object.Spec.Unschedulable, f.intern(s.object.Spec.Taints)
+	}
+	open.full = full
+	return s.ref
+}
+
+// intern is the place of the taints that keep pods off.
+func (f *fleet) intern(taints []v1.Taint) int32 {
+	key := ""
+	var off []v1.Taint
+	for _, t := range taints {
+		if t.Effect == v1.TaintEffectNoSchedule || t.Effect == v1.TaintEffectNoExecute {
+			off = append(off, t)
+			key += t.ToString() + "\n"
+		}
+	}
+	at, known := f.taintsOf[key]
+	if !known {
+		at = int32(len(f.taints)) //nolint:gosec // at most as many as there are nodes, twice
+		f.taints = append(f.taints, off)
+		f.taintsOf[key] = at
+	}
+	return at
 }
 
 func (f *fleet) forgetGone(nodes []fwk.NodeInfo) {

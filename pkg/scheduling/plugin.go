@@ -43,6 +43,8 @@ type Plugin struct {
 	now         func() time.Time
 	logger      klog.Logger
 
+	bindings *gate
+
 	mu sync.Mutex
 	// alarms are of pods that wait for spot until they must start on demand. They
 	// are not state of decisions: a pod without one is tried again a little later.
@@ -57,7 +59,7 @@ var (
 	_ framework.PreScorePlugin    = &Plugin{}
 	_ framework.ScorePlugin       = &Plugin{}
 	_ framework.ReservePlugin     = &Plugin{}
-	_ framework.PreBindPlugin     = &Plugin{}
+	_ framework.BindPlugin        = &Plugin{}
 )
 
 // New is the factory that the scheduler calls for each profile with the plugin.
@@ -94,7 +96,7 @@ func New(ctx context.Context, obj runtime.Object, handle framework.Handle) (fram
 	}
 	registerMetrics()
 	gpuGauges.follow(handle.SharedInformerFactory(), nodes)
-	p := &Plugin{handle: handle, models: models, waiting: waiting, fleet: nodes, prices: prices, hazards: hazards, assumptions: args.Assumptions(), now: time.Now, logger: logger, alarms: map[types.UID]alarm{}}
+	p := &Plugin{handle: handle, models: models, waiting: waiting, fleet: nodes, prices: prices, hazards: hazards, assumptions: args.Assumptions(), now: time.Now, logger: logger, bindings: newGate(mostBindings), alarms: map[types.UID]alarm{}}
 	p.stopAlarms(ctx)
 	if args.CatalogURL == "" {
 		logger.Info("No catalog: every pool has its assumed hazard", "plugin", Name, "field", "args.catalogURL")

@@ -4,7 +4,6 @@ package scheduling_test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -155,43 +154,30 @@ func bind(ctx context.Context, plugin *scheduling.Plugin, pod *v1.Pod, node stri
 	if status := plugin.Reserve(ctx, state, pod, node); !status.IsSuccess() {
 		return status
 	}
-	if status := plugin.PreBindPreFlight(ctx, state, pod, node); !status.IsSuccess() {
-		return status
-	}
-	return plugin.PreBind(ctx, state, pod, node)
+	return plugin.Bind(ctx, state, pod, node)
 }
 
-func TestPreBindPatchesNothingButTheAnnotationOfThatVeryPod(t *testing.T) {
+func TestAPodIsBoundWithTheDecisionInOneRequestForThatVeryPod(t *testing.T) {
 	pod := benchPod("p", 4, map[string]string{"gpu-model": "A100-80GB"})
 	client := fake.NewClientset(pod)
 	plugin, _ := newPlugin(t, client, nil, reference())
 	if status := bind(t.Context(), plugin, pod, "a100-spot-0"); !status.IsSuccess() {
 		t.Fatal(status.AsError())
 	}
-	var patches []clienttesting.PatchAction
-	for _, a := range client.Actions() {
-		if p, ok := a.(clienttesting.PatchAction); ok {
-			patches = append(patches, p)
-		}
+	if len(client.Actions()) != 1 {
+		t.Fatalf("%v, want one request", client.Actions())
 	}
-	if len(patches) != 1 {
-		t.Fatalf("%d patches, want one", len(patches))
+	create, ok := client.Actions()[0].(clienttesting.CreateAction)
+	if !ok || create.GetSubresource() != "binding" {
+		t.Fatalf("%v, want a binding", client.Actions()[0])
 	}
-	var patch struct {
-		Metadata struct {
-			UID         string            `json:"uid"`
-			Annotations map[string]string `json:"annotations"`
-		} `json:"metadata"`
+	binding := create.GetObject().(*v1.Binding)
+	if binding.UID != "uid-p" || binding.Target.Name != "a100-spot-0" || binding.Target.Kind != "Node" {
+		t.Errorf("binding %+v", binding)
 	}
-	if err := json.Unmarshal(patches[0].GetPatch(), &patch); err != nil {
-		t.Fatal(err)
-	}
-	if patch.Metadata.UID != "uid-p" {
-		t.Errorf("the patch is for UID %q, want uid-p", patch.Metadata.UID)
-	}
-	placement, err := benchspec.ParsePlacement(patch.Metadata.Annotations[benchspec.AnnotationPlacement])
-	if err != nil || len(patch.Metadata.Annotations) != 1 {
-		t.Fatalf("annotations %v: %v", patch.Metadata.Annotations, err)
+	placement, err := benchspec.ParsePlacement(binding.Annotations[benchspec.AnnotationPlacement])
+	if err != nil || len(binding.Annotations) != 1 {
+		t.Fatalf("annotations %v: %v", binding.Annotations, err)
 	}
 	// Four of eight GPUs of p4de.24xlarge: 9.6064675/2 on spot, for 1.0035 h expected.
 	if placement.Node != "a100-spot-0" || placement.GPUCount != 4 || placement.USDPerHour != 9.6064675/2 || placement.Reason != "only feasible node: $4.82" {
@@ -199,15 +185,15 @@ func TestPreBindPatchesNothingButTheAnnotationOfThatVeryPod(t *testing.T) {
 	}
 }
 
-func TestAPodThatCannotBeAnnotatedIsNotBound(t *testing.T) {
+func TestAPodThatCannotBeBoundIsAnError(t *testing.T) {
 	pod := benchPod("p", 1, nil)
 	client := fake.NewClientset(pod)
-	client.PrependReactor("patch", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
+	client.PrependReactor("create", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
 		return true, nil, errors.New("the object has been modified")
 	})
 	plugin, _ := newPlugin(t, client, nil, reference())
 	status := bind(t.Context(), plugin, pod, "a100-spot-0")
-	if status.Code() != fwk.Error || !strings.Contains(status.Message(), "writing annotation spotbench.dev/placement: the object has been modified") {
+	if status.Code() != fwk.Error || !strings.Contains(status.Message(), "binding with annotation spotbench.dev/placement: the object has been modified") {
 		t.Errorf("status %v", status)
 	}
 }

@@ -96,33 +96,24 @@ func simple(pod *v1.Pod) bool {
 
 // allowed says whether a node of the fleet takes a simple pod as far as its taints,
 // its labels and the number of its pods go.
-func (f *fleet) allowed(pod *v1.Pod) func(name string) bool {
+func (f *fleet) allowed(pod *v1.Pod) func(ref int) bool {
 	affinity := nodeaffinity.GetRequiredNodeAffinity(pod)
 	particular := len(pod.Spec.NodeSelector) > 0 || pod.Spec.Affinity != nil && pod.Spec.Affinity.NodeAffinity != nil
 	cordonTolerated := corehelpers.TolerationsTolerateTaint(pod.Spec.Tolerations, &v1.Taint{Key: v1.TaintNodeUnschedulable, Effect: v1.TaintEffectNoSchedule})
-	return func(name string) bool {
-		s := f.seen[name]
-		if s == nil || s.full {
+	tolerated := make([]bool, len(f.taints))
+	for i, taints := range f.taints {
+		_, untolerated := corehelpers.FindMatchingUntoleratedTaint(taints, pod.Spec.Tolerations, nil)
+		tolerated[i] = !untolerated
+	}
+	return func(ref int) bool {
+		s := &f.byRef[ref]
+		if s.full || !tolerated[s.taints] || s.cordoned && !cordonTolerated {
 			return false
-		}
-		node := s.object
-		if node.Spec.Unschedulable && !cordonTolerated {
-			return false
-		}
-		if len(node.Spec.Taints) > 0 {
-			if _, untolerated := corehelpers.FindMatchingUntoleratedTaint(node.Spec.Taints, pod.Spec.Tolerations, keepsOff); untolerated {
-				return false
-			}
 		}
 		if !particular {
 			return true
 		}
-		match, err := affinity.Match(node)
+		match, err := affinity.Match(s.object)
 		return err == nil && match
 	}
-}
-
-// keepsOff says whether a taint keeps new pods off a node.
-func keepsOff(t *v1.Taint) bool {
-	return t.Effect == v1.TaintEffectNoSchedule || t.Effect == v1.TaintEffectNoExecute
 }
