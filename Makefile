@@ -52,6 +52,11 @@ bench-spot: ## Replay spot recordings: SPOT_TRACES=folder of one file per zone, 
 bench-risk: ## Check the hazard model against spot recordings: SPOT_TRACES=folder of one file per zone
 	$(GO) run ./bench/risk -traces $$(ls $(SPOT_TRACES)/*.json | paste -sd,) -draw $(OUT)/reliability.svg
 
+.PHONY: bench-throughput
+bench-throughput: ## Pods per second, attempt latency, CPU and memory of our scheduler beside the stock one
+	mkdir -p $(OUT)
+	$(GO) run ./bench/throughput -json $(OUT)/throughput.json
+
 .PHONY: bench-placement
 bench-placement: ## GPUs allocated on Alibaba's openb trace, ours beside the published policies (OPENB=directory)
 	mkdir -p $(OUT)/placement
