@@ -21,6 +21,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
 	"github.com/spotbench/spotbench/bench/placement/internal/openb"
 	"github.com/spotbench/spotbench/pkg/benchspec"
@@ -147,6 +149,7 @@ func startScheduler(t *testing.T, ctx context.Context, name string, nodes []open
 	if err != nil {
 		t.Fatal(err)
 	}
+	installPodGroups(t, cluster.Kubeconfig())
 	client := cluster.Client()
 	// Neither is a node of the trace.
 	for _, name := range []string{"real", "none-0"} {
@@ -188,11 +191,25 @@ func startScheduler(t *testing.T, ctx context.Context, name string, nodes []open
 	return client
 }
 
+// installPodGroups makes the kind known that the scheduler waits for at its start.
+func installPodGroups(t *testing.T, kubeconfig string) {
+	t.Helper()
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := envtest.InstallCRDs(config, envtest.CRDInstallOptions{Paths: []string{shipped + "/podgroup-crd.yaml"}, ErrorIfPathMissing: true}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// shipped is where the scheduler's manifests are.
+const shipped = "../../manifests/base/scheduler"
+
 // schedulerConfig is the one that is shipped, with its files from the tree, without
 // a catalog, a second replica and client limits.
 func schedulerConfig(t *testing.T, kubeconfig string) string {
 	t.Helper()
-	const shipped = "../../manifests/base/scheduler"
 	data, err := os.ReadFile(filepath.Join(shipped, "config.yaml"))
 	if err != nil {
 		t.Fatal(err)

@@ -244,6 +244,12 @@ func (s settings) measure(ctx context.Context, parent string, bin programs, node
 		return sample{}, err
 	}
 	defer plane.stop()
+	if c == ours {
+		// The kind that gangs are made of, which our scheduler waits for at its start.
+		if err := plane.installCRDs(filepath.Join(s.manifests, "podgroup-crd.yaml")); err != nil {
+			return sample{}, err
+		}
+	}
 	if err := createNodes(ctx, plane.client, nodes); err != nil {
 		return sample{}, fmt.Errorf("create the nodes: %w", err)
 	}

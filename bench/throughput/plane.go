@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
 	"github.com/spotbench/spotbench/pkg/localcluster/pki"
 )
@@ -213,6 +214,16 @@ func (p *plane) ready(ctx context.Context) error {
 		}
 	}
 	return fmt.Errorf("the API server is not ready after 2m (its log is %s): %w", p.file("kube-apiserver.log"), last)
+}
+
+// installCRDs makes the kinds known whose definitions are in a file.
+func (p *plane) installCRDs(file string) error {
+	config := rest.CopyConfig(p.config)
+	config.ContentType, config.AcceptContentTypes = "", "" // these are not in every encoding
+	if _, err := envtest.InstallCRDs(config, envtest.CRDInstallOptions{Paths: []string{file}, ErrorIfPathMissing: true}); err != nil {
+		return fmt.Errorf("install %s: %w", file, err)
+	}
+	return nil
 }
 
 // stop ends everything, the newest first.

@@ -16,8 +16,6 @@ import (
 	_ "k8s.io/component-base/metrics/prometheus/clientgo"
 	_ "k8s.io/component-base/metrics/prometheus/version"
 	"k8s.io/kubernetes/cmd/kube-scheduler/app"
-	_ "sigs.k8s.io/scheduler-plugins/apis/config/scheme" // coscheduling's arguments
-	"sigs.k8s.io/scheduler-plugins/pkg/coscheduling"
 
 	"github.com/spotbench/spotbench/pkg/scheduling"
 	"github.com/spotbench/spotbench/pkg/version"
@@ -40,8 +38,7 @@ func main() {
 func command() *cobra.Command {
 	cmd := app.NewSchedulerCommand(
 		app.WithPlugin(scheduling.Name, scheduling.New),
-		// Registered for profiles that schedule gangs; no profile of ours enables it.
-		app.WithPlugin(coscheduling.Name, coscheduling.New),
+		app.WithPlugin(scheduling.GangsName, scheduling.NewGangs),
 	)
 	cmd.Use = "scheduler"
 	cmd.Short = "Place benchmark pods on spot GPUs by expected cost of finishing"

@@ -85,9 +85,34 @@ func TestFromLabelsReadsWhatDriversAndCloudsSay(t *testing.T) {
 		"Karpenter's H100 is not an H100 NVL": {
 			map[string]string{"karpenter.k8s.aws/instance-gpu-name": "h100", "karpenter.k8s.aws/instance-gpu-memory": "81920"},
 			gpu.Node{Model: "H100-80GB", Product: "h100", MemoryBytes: 80 * gib}},
-		"the driver is believed before the cloud": {
+		"GKE's time-sharing": {
+			map[string]string{"cloud.google.com/gke-accelerator": "nvidia-tesla-t4", "cloud.google.com/gke-gpu-sharing-strategy": "time-sharing", "cloud.google.com/gke-max-shared-clients-per-gpu": "4"},
+			gpu.Node{Model: "T4-16GB", Product: "nvidia-tesla-t4", MemoryBytes: 16 * gib, Shared: true}},
+		"GKE's MIG partitions": {
+			map[string]string{"cloud.google.com/gke-accelerator": "nvidia-tesla-a100", "cloud.google.com/gke-accelerator-count": "1", "cloud.google.com/gke-gpu-partition-size": "1g.5gb"},
+			gpu.Node{Model: "A100-40GB-MIG-1g.5gb", Product: "nvidia-tesla-a100", MemoryBytes: 5 * gib}},
+		"the driver and Karpenter agree": {
+			map[string]string{gpu.LabelProduct: "NVIDIA-A100-SXM4-80GB", "karpenter.k8s.aws/instance-gpu-name": "a100", "karpenter.k8s.aws/instance-gpu-memory": "81920", "node.kubernetes.io/instance-type": "p4de.24xlarge"},
+			gpu.Node{Model: "A100-80GB", Product: "NVIDIA-A100-SXM4-80GB", MemoryBytes: 80 * gib}},
+		"the driver and Karpenter disagree": {
 			map[string]string{gpu.LabelProduct: "NVIDIA-L4", "karpenter.k8s.aws/instance-gpu-name": "t4"},
-			gpu.Node{Model: "L4-24GB", Product: "NVIDIA-L4", MemoryBytes: 24 * gib}},
+			gpu.Node{Model: "L4-24GB", Product: "NVIDIA-L4", MemoryBytes: 24 * gib,
+				Invalid: "label nvidia.com/gpu.product=NVIDIA-L4 says L4-24GB, but karpenter.k8s.aws/instance-gpu-name=t4 says T4-16GB"}},
+		"they disagree on the size alone": {
+			map[string]string{gpu.LabelProduct: "A100-SXM4-40GB", "karpenter.k8s.aws/instance-gpu-name": "a100", "karpenter.k8s.aws/instance-gpu-memory": "81920"},
+			gpu.Node{Model: "A100-40GB", Product: "A100-SXM4-40GB", MemoryBytes: 40 * gib,
+				Invalid: "label nvidia.com/gpu.product=A100-SXM4-40GB says A100-40GB, but karpenter.k8s.aws/instance-gpu-name=a100 says A100-80GB"}},
+		"the driver and GKE disagree, about the card of a slice": {
+			map[string]string{gpu.LabelProduct: "NVIDIA-H100-80GB-HBM3-MIG-1g.10gb", "cloud.google.com/gke-accelerator": "nvidia-tesla-a100"},
+			gpu.Node{Model: "H100-80GB-MIG-1g.10gb", Product: "NVIDIA-H100-80GB-HBM3-MIG-1g.10gb", MemoryBytes: 10 * gib,
+				Invalid: "label nvidia.com/gpu.product=NVIDIA-H100-80GB-HBM3-MIG-1g.10gb says H100-80GB, but cloud.google.com/gke-accelerator=nvidia-tesla-a100 says A100-40GB"}},
+		"the driver and the instance type disagree": {
+			map[string]string{gpu.LabelProduct: "NVIDIA-L4", "node.kubernetes.io/instance-type": "Standard_NC4as_T4_v3"},
+			gpu.Node{Model: "L4-24GB", Product: "NVIDIA-L4", MemoryBytes: 24 * gib,
+				Invalid: "label nvidia.com/gpu.product=NVIDIA-L4 says L4-24GB, but node.kubernetes.io/instance-type=Standard_NC4as_T4_v3 says T4-16GB"}},
+		"a card or a type that is not known contradicts nothing": {
+			map[string]string{gpu.LabelProduct: "NVIDIA-Imaginary", "karpenter.k8s.aws/instance-gpu-name": "t4g", "node.kubernetes.io/instance-type": "p5.48xlarge"},
+			gpu.Node{Model: "NVIDIA-Imaginary", Product: "NVIDIA-Imaginary"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, ok := gpu.FromLabels(test.labels)
@@ -101,6 +126,57 @@ func TestFromLabelsReadsWhatDriversAndCloudsSay(t *testing.T) {
 	}
 	if got, ok := gpu.FromLabels(map[string]string{"kubernetes.io/hostname": "system-0"}); ok {
 		t.Errorf("a node without GPU labels has %+v", got)
+	}
+}
+
+func TestFromNodeHoldsLabelsAgainstWhatTheKubeletOffers(t *testing.T) {
+	gfd := func(product, count, replicas string) map[string]string {
+		return map[string]string{gpu.LabelProduct: product, gpu.LabelCount: count, gpu.LabelReplicas: replicas}
+	}
+	for name, test := range map[string]struct {
+		labels  map[string]string
+		offered int
+		shared  bool
+		invalid string
+	}{
+		"as many as the label says":             {gfd("NVIDIA-L4", "4", "1"), 4, false, ""},
+		"one failed":                            {gfd("NVIDIA-L4", "4", "1"), 3, false, ""},
+		"none yet":                              {gfd("NVIDIA-L4", "4", "1"), 0, false, ""},
+		"MIG of some takes no part in sharing":  {gfd("NVIDIA-A100-SXM4-80GB", "8", "0"), 4, false, ""},
+		"four replicas of each":                 {gfd("NVIDIA-L4-SHARED", "4", "4"), 16, true, ""},
+		"the label does not count":              {gfd("NVIDIA-L4", "", ""), 4, false, ""},
+		"two models, of which one is labelled":  {gfd("NVIDIA-L4", "4", "1"), 6, false, "it offers 6 nvidia.com/gpu, but label nvidia.com/gpu.count says 4: GPU Feature Discovery counts those of one model only, or its labels are old"},
+		"two models shared":                     {gfd("NVIDIA-L4-SHARED", "4", "2"), 12, true, "it offers 12 nvidia.com/gpu, but label nvidia.com/gpu.count says 4 shared by 2 each"},
+		"more than Karpenter's machine has":     {map[string]string{"karpenter.k8s.aws/instance-gpu-name": "t4", "karpenter.k8s.aws/instance-gpu-count": "1"}, 4, true, ""},
+		"as many as Karpenter's machine has":    {map[string]string{"karpenter.k8s.aws/instance-gpu-name": "t4", "karpenter.k8s.aws/instance-gpu-count": "1"}, 1, false, ""},
+		"seven slices of GKE's card":            {map[string]string{"cloud.google.com/gke-accelerator": "nvidia-tesla-a100", "cloud.google.com/gke-accelerator-count": "1", "cloud.google.com/gke-gpu-partition-size": "1g.5gb"}, 7, false, ""},
+		"labels that disagree are said instead": {map[string]string{gpu.LabelProduct: "NVIDIA-L4", gpu.LabelCount: "1", "node.kubernetes.io/instance-type": "p5.48xlarge"}, 8, false, "label nvidia.com/gpu.product=NVIDIA-L4 says L4-24GB, but node.kubernetes.io/instance-type=p5.48xlarge says H100-80GB"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, ok := gpu.FromNode(test.labels, map[string]int{gpu.ResourceName: test.offered})
+			if !ok || got.Shared != test.shared || got.Invalid != test.invalid {
+				t.Errorf("found %v, shared %v, invalid %q; want shared %v, invalid %q", ok, got.Shared, got.Invalid, test.shared, test.invalid)
+			}
+		})
+	}
+	if got, ok := gpu.FromNode(nil, map[string]int{gpu.ResourceName: 8}); ok {
+		t.Errorf("a node without labels has %+v", got)
+	}
+}
+
+func TestEveryInstanceTypeHasACardOfTheCatalogue(t *testing.T) {
+	for instanceType, card := range map[string]string{
+		"p5.48xlarge": "H100-80GB", "p5e.48xlarge": "H200-141GB", "p4d.24xlarge": "A100-40GB", "p4de.24xlarge": "A100-80GB", "p3.2xlarge": "V100-16GB",
+		"p6-b200.48xlarge": "B200-180GB", "g6.xlarge": "L4-24GB", "g6e.xlarge": "L40S-48GB", "g5.xlarge": "A10G-24GB", "g4dn.xlarge": "T4-16GB",
+		"a2-highgpu-1g": "A100-40GB", "a3-highgpu-8g": "H100-80GB", "a4-highgpu-8g": "B200-180GB", "g2-standard-4": "L4-24GB",
+		"Standard_NC24ads_A100_v4": "A100-80GB", "Standard_ND96asr_v4": "A100-40GB", "Standard_NC40ads_H100_v5": "H100-NVL-94GB",
+	} {
+		for _, m := range gpu.Models() {
+			got, _ := gpu.FromLabels(map[string]string{gpu.LabelProduct: "NVIDIA-" + m.Name, "node.kubernetes.io/instance-type": instanceType})
+			if agrees := m.Name == card; agrees != (got.Invalid == "") {
+				t.Errorf("%s with %s: invalid %q", instanceType, m.Name, got.Invalid)
+			}
+		}
 	}
 }
 

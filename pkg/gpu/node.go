@@ -20,15 +20,21 @@ const (
 	labelKarpenterCount   = "karpenter.k8s.aws/instance-gpu-count"
 	labelGKEAccelerator   = "cloud.google.com/gke-accelerator"
 	labelGKEAcceleratorNo = "cloud.google.com/gke-accelerator-count"
+	labelGKEPartition     = "cloud.google.com/gke-gpu-partition-size"
+	labelGKESharing       = "cloud.google.com/gke-gpu-sharing-strategy"
+	labelInstanceType     = "node.kubernetes.io/instance-type"
 )
+
+// ResourcePrefix begins the names of all resources of NVIDIA's device plugin.
+const ResourcePrefix = "nvidia.com/"
 
 // ResourceName is the extended resource that a device plugin advertises whole
 // (or time-sliced) GPUs under.
 const ResourceName = "nvidia.com/gpu"
 
-// Node is what the labels of one node say about its GPUs, all of one model: with
-// several models on a node GPU Feature Discovery labels only one of them, and so
-// nothing here can tell.
+// Node is what is known of one node's GPUs, all of one model: with several models on
+// a node GPU Feature Discovery labels only one of them, and FromNode says that it
+// cannot be used.
 type Node struct {
 	// Model is the canonical name, the raw product for a model missing from the
 	// catalogue, "" when the node has no GPU label. A MIG slice is a model of its
@@ -50,22 +56,36 @@ type Node struct {
 
 // FromLabels reads a node's GPUs: GPU Feature Discovery's labels where present
 // (they come from the driver), else what Karpenter or GKE promised for the
-// instance. ok is false for a node without any GPU label.
+// instance. Labels that contradict each other make them Invalid. ok is false for a
+// node without any GPU label.
 func FromLabels(labels map[string]string) (n Node, ok bool) {
-	if product := labels[LabelProduct]; product != "" {
-		return fromProduct(product, labels), true
+	switch {
+	case labels[LabelProduct] != "":
+		n = fromProduct(labels[LabelProduct], labels)
+	case labels[labelGKEAccelerator] != "":
+		n = fromGKE(labels[labelGKEAccelerator], labels)
+	case labels[labelKarpenterName] != "":
+		n = fromKarpenter(labels[labelKarpenterName], labels)
+	default:
+		return Node{}, false
 	}
-	if accelerator := labels[labelGKEAccelerator]; accelerator != "" {
-		n = Node{Model: accelerator, Product: accelerator, Count: atoi(labels[labelGKEAcceleratorNo])}
-		if m, known := Lookup(accelerator); known {
-			n.Model, n.MemoryBytes = m.Name, m.MemoryBytes
-		}
-		return n, true
+	if n.Invalid == "" {
+		n.Invalid = contradiction(labels)
 	}
-	if name := labels[labelKarpenterName]; name != "" {
-		return fromKarpenter(name, labels), true
+	return n, true
+}
+
+// fromGKE reads the labels GKE sets on the nodes of a pool with accelerators.
+func fromGKE(accelerator string, labels map[string]string) Node {
+	n := Node{Model: accelerator, Product: accelerator, Count: atoi(labels[labelGKEAcceleratorNo]), Shared: labels[labelGKESharing] != ""}
+	if m, known := Lookup(accelerator); known {
+		n.Model, n.MemoryBytes = m.Name, m.MemoryBytes
 	}
-	return Node{}, false
+	if profile := labels[labelGKEPartition]; profile != "" {
+		// The label counts the cards, not their slices.
+		n.Model, n.MemoryBytes, n.Count = n.Model+"-MIG-"+profile, migMemory(profile), 0
+	}
+	return n
 }
 
 func fromProduct(product string, labels map[string]string) Node {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -17,6 +18,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/events"
@@ -34,11 +36,12 @@ import (
 const manifests = "../../manifests/base/scheduler/"
 
 // cluster is the real scheduler, configured as it is shipped, over an API of
-// client-go's fake clientset: enough of one to create, patch, bind and watch.
+// client-go's fake clientset: enough of one to create, patch, bind and watch. What
+// needs more is tested over a real API server (startRealCluster).
 type cluster struct {
 	t      *testing.T
 	ctx    context.Context
-	client *fake.Clientset
+	client kubernetes.Interface
 }
 
 func loadShipped(t *testing.T, args ...string) *schedulerapi.KubeSchedulerConfiguration {
@@ -95,10 +98,11 @@ func startClusterOf(t *testing.T, factory frameworkruntime.PluginFactory, args [
 	for i := range nodes {
 		objects[i] = nodes[i]
 	}
-	c := &cluster{t: t, ctx: ctx, client: fake.NewClientset(objects...)}
-	c.client.PrependReactor("create", "pods", c.bind)
+	client := fake.NewClientset(objects...)
+	client.PrependReactor("create", "pods", binder(client))
+	c := &cluster{t: t, ctx: ctx, client: client}
 
-	config := loadShipped(t, args...)
+	config := withoutGangs(loadShipped(t, args...))
 	informers := scheduler.NewInformerFactory(c.client, 0)
 	broadcaster := events.NewBroadcaster(&events.EventSinkImpl{Interface: c.client.EventsV1()})
 	s, err := scheduler.New(ctx, c.client, informers, nil, profile.NewRecorderFactory(broadcaster),
@@ -128,23 +132,37 @@ func (c *cluster) in(t *testing.T) *cluster {
 	return &sub
 }
 
-// bind does what the API server does with a binding, which the fake does not.
-func (c *cluster) bind(action clienttesting.Action) (bool, runtime.Object, error) {
-	create, ok := action.(clienttesting.CreateAction)
-	if !ok || action.GetSubresource() != "binding" {
-		return false, nil, nil
+// withoutGangs takes Coscheduling out of a configuration: the fake has no PodGroups.
+func withoutGangs(config *schedulerapi.KubeSchedulerConfiguration) *schedulerapi.KubeSchedulerConfiguration {
+	isGangs := func(name string) bool { return name == scheduling.GangsName }
+	for i := range config.Profiles {
+		profile := &config.Profiles[i]
+		profile.Plugins.QueueSort = schedulerapi.PluginSet{}
+		profile.Plugins.MultiPoint.Enabled = slices.DeleteFunc(profile.Plugins.MultiPoint.Enabled, func(p schedulerapi.Plugin) bool { return isGangs(p.Name) })
+		profile.PluginConfig = slices.DeleteFunc(profile.PluginConfig, func(p schedulerapi.PluginConfig) bool { return isGangs(p.Name) })
 	}
-	binding := create.GetObject().(*v1.Binding)
-	object, err := c.client.Tracker().Get(v1.SchemeGroupVersion.WithResource("pods"), binding.Namespace, binding.Name)
-	if err != nil {
-		return true, nil, err
+	return config
+}
+
+// binder does what the API server does with a binding, which the fake does not.
+func binder(client *fake.Clientset) clienttesting.ReactionFunc {
+	return func(action clienttesting.Action) (bool, runtime.Object, error) {
+		create, ok := action.(clienttesting.CreateAction)
+		if !ok || action.GetSubresource() != "binding" {
+			return false, nil, nil
+		}
+		binding := create.GetObject().(*v1.Binding)
+		object, err := client.Tracker().Get(v1.SchemeGroupVersion.WithResource("pods"), binding.Namespace, binding.Name)
+		if err != nil {
+			return true, nil, err
+		}
+		pod := object.(*v1.Pod).DeepCopy()
+		pod.Spec.NodeName = binding.Target.Name
+		for k, v := range binding.Annotations { // as the API server does
+			metav1.SetMetaDataAnnotation(&pod.ObjectMeta, k, v)
+		}
+		return true, binding, client.Tracker().Update(v1.SchemeGroupVersion.WithResource("pods"), pod, pod.Namespace)
 	}
-	pod := object.(*v1.Pod).DeepCopy()
-	pod.Spec.NodeName = binding.Target.Name
-	for k, v := range binding.Annotations { // as the API server does
-		metav1.SetMetaDataAnnotation(&pod.ObjectMeta, k, v)
-	}
-	return true, binding, c.client.Tracker().Update(v1.SchemeGroupVersion.WithResource("pods"), pod, pod.Namespace)
 }
 
 func (c *cluster) create(pod *v1.Pod) {

@@ -85,7 +85,7 @@ func (c *gpuCollector) CollectWithStability(ch chan<- metrics.Metric) {
 		if allocatable.IsZero() {
 			continue
 		}
-		gpus, _ := gpu.FromLabels(node.Labels)
+		gpus, _ := gpusOfNode(node)
 		left := max(0, int(allocatable.Value())-used[node.Name])
 		// Both gauges of every model are there, so that none is mistaken for no answer.
 		if node.Spec.Unschedulable || gpus.Invalid != "" || notice(node) != "" {

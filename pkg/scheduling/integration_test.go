@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes/fake"
 
 	"github.com/spotbench/spotbench/pkg/benchspec"
 )
@@ -122,7 +123,7 @@ func TestPodsOfOtherSchedulersAreNotTouched(t *testing.T) {
 	if diff := cmp.Diff(created, c.pod("other")); diff != "" {
 		t.Errorf("the pod changed:\n%s", diff)
 	}
-	for _, action := range c.client.Actions() {
+	for _, action := range c.client.(*fake.Clientset).Actions() {
 		if verb := action.GetVerb(); verb == "delete" || verb == "update" {
 			t.Errorf("unexpected %s of %s", verb, action.GetResource().Resource)
 		}

@@ -56,11 +56,11 @@ func modelKeys(obj any) ([]string, error) {
 	if !ok {
 		return nil, nil
 	}
-	gpus, labelled := gpu.FromLabels(node.Labels)
+	gpus, labelled := gpusOfNode(node)
 	offered := node.Status.Allocatable[gpu.ResourceName]
 	switch {
 	case gpus.Invalid != "":
-		return []string{strings.Join([]string{kindUnusable, gpus.Product}, keySeparator)}, nil
+		return []string{strings.Join([]string{kindUnusable, gpus.Invalid}, keySeparator)}, nil
 	case labelled:
 		return []string{strings.Join([]string{kindModel, gpus.Model, gpus.Product}, keySeparator)}, nil
 	case offered.IsZero():

@@ -159,7 +159,7 @@ func TestANodeThatGetsAnotherModelIsFoundUnderItAndNotUnderTheOld(t *testing.T) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	node.Labels["nvidia.com/gpu.product"] = "Tesla-T4"
+	node.Labels["nvidia.com/gpu.product"], node.Labels["node.kubernetes.io/instance-type"] = "Tesla-T4", "g4dn.12xlarge"
 	node.ResourceVersion = "relabelled"
 	if _, err := c.client.CoreV1().Nodes().Update(c.ctx, node, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)

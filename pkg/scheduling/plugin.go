@@ -177,7 +177,7 @@ func (p *Plugin) node(node *v1.Node) placement.Node {
 		Pool:   gpu.NodePool(node.Labels, node.Spec.ProviderID),
 		Notice: notice(node),
 	}
-	n.GPUs, n.HasGPUs = gpu.FromLabels(node.Labels)
+	n.GPUs, n.HasGPUs = gpusOfNode(node)
 	allocatable := node.Status.Allocatable[gpu.ResourceName]
 	n.TotalGPUs = int(allocatable.Value())
 	n.FreeGPUs = n.TotalGPUs

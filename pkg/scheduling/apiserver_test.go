@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package scheduling_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	kuberuntime "k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/yaml"
+	utilfeature "k8s.io/apiserver/pkg/util/feature"
+	"k8s.io/client-go/kubernetes"
+	clientscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"k8s.io/component-base/configz"
+	featuregatetesting "k8s.io/component-base/featuregate/testing"
+	"k8s.io/kubernetes/cmd/kube-scheduler/app"
+	"k8s.io/kubernetes/cmd/kube-scheduler/app/options"
+	"k8s.io/kubernetes/pkg/features"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
+	podgroups "sigs.k8s.io/scheduler-plugins/apis/scheduling/v1alpha1"
+
+	"github.com/spotbench/spotbench/pkg/localcluster"
+	"github.com/spotbench/spotbench/pkg/localcluster/toolchain"
+	"github.com/spotbench/spotbench/pkg/scheduling"
+)
+
+// realCluster is the real scheduler as it is shipped, with its own roles and no
+// others, over a real API server.
+type realCluster struct {
+	cluster
+	// admin may do everything, with any kind of object.
+	admin client.Client
+	// kubeconfig is a file with admin's credentials.
+	kubeconfig string
+	tools      *toolchain.Set
+}
+
+// startRealCluster skips the test where the programs of the local cluster are not
+// built (`localcluster build`).
+func startRealCluster(t *testing.T, nodes ...*v1.Node) *realCluster {
+	t.Helper()
+	cache, err := localcluster.DefaultCacheDir()
+	if err != nil {
+		t.Skip("no cache directory:", err)
+	}
+	tools, err := toolchain.Cached(cache)
+	if err != nil {
+		t.Fatal(err)
+	}
+	env := &envtest.Environment{CRDDirectoryPaths: []string{manifests + "podgroup-crd.yaml"}, ErrorIfCRDPathMissing: true, ControlPlaneStartTimeout: time.Minute}
+	for variable, program := range map[string]string{"TEST_ASSET_ETCD": "etcd", "TEST_ASSET_KUBE_APISERVER": "kube-apiserver"} {
+		if _, err := os.Stat(tools.Path(program)); err != nil {
+			t.Skip("run `localcluster build` first:", err)
+		}
+		t.Setenv(variable, tools.Path(program)) // envtest finds programs so
+	}
+	config, err := env.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := env.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	kinds := kuberuntime.NewScheme()
+	if err := errors.Join(clientscheme.AddToScheme(kinds), podgroups.AddToScheme(kinds)); err != nil {
+		t.Fatal(err)
+	}
+	admin, err := client.New(config, client.Options{Scheme: kinds})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	t.Cleanup(cancel)
+	c := &realCluster{cluster: cluster{t: t, ctx: ctx, client: kubernetes.NewForConfigOrDie(config)}, admin: admin, tools: tools}
+	c.kubeconfig = c.write("admin.kubeconfig", env.KubeConfig)
+	c.apply(&v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "spotbench-system"}})
+	c.applyFile(manifests + "rbac.yaml")
+	for _, n := range nodes {
+		c.addNode(n)
+	}
+	user, err := env.AddUser(envtest.User{
+		Name:   "system:serviceaccount:spotbench-system:scheduler",
+		Groups: []string{"system:serviceaccounts", "system:authenticated"},
+	}, &rest.Config{QPS: 1000, Burst: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	kubeconfig, err := user.KubeConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.startScheduler(c.write("scheduler.kubeconfig", kubeconfig))
+	return c
+}
+
+func (c *realCluster) write(name string, data []byte) string {
+	c.t.Helper()
+	file := filepath.Join(c.t.TempDir(), name)
+	if err := os.WriteFile(file, data, 0o600); err != nil {
+		c.t.Fatal(err)
+	}
+	return file
+}
+
+// startScheduler runs kube-scheduler's own command with our plugins.
+func (c *realCluster) startScheduler(kubeconfig string) {
+	c.t.Helper()
+	file := shippedConfig(c.t)
+	data, err := os.ReadFile(file)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	text := strings.Replace(string(data), "leaderElect: true", "leaderElect: false", 1)
+	text += "clientConnection: {kubeconfig: " + kubeconfig + ", qps: 1000, burst: 1000}\n"
+	// With it, the queue of 1.34 reads a pod that it may just have handed out: a data
+	// race of its own, which the detector would put down to these tests.
+	featuregatetesting.SetFeatureGateDuringTest(c.t, utilfeature.DefaultFeatureGate, features.SchedulerPopFromBackoffQ, false)
+	opts := options.NewOptions()
+	opts.ConfigFile = c.write("config.yaml", []byte(text))
+	opts.SecureServing.BindPort = 0 // serves nothing
+	opts.Authentication, opts.Authorization = nil, nil
+	config, scheduler, err := app.Setup(c.ctx, opts,
+		app.WithPlugin(scheduling.Name, scheduling.New), app.WithPlugin(scheduling.GangsName, scheduling.NewGangs))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(c.ctx)
+	done := make(chan error, 1)
+	go func() { done <- app.Run(ctx, config, scheduler) }()
+	c.t.Cleanup(func() {
+		cancel()
+		defer configz.Delete("componentconfig") // where the next scheduler of this process registers
+		if err := <-done; err != nil && !errors.Is(err, context.Canceled) && !strings.Contains(err.Error(), "finished without leader elect") {
+			c.t.Error("the scheduler ended with:", err)
+		}
+	})
+}
+
+// apply creates an object.
+func (c *realCluster) apply(object client.Object) {
+	c.t.Helper()
+	if err := c.admin.Create(c.ctx, object); err != nil {
+		c.t.Fatalf("create %T %s: %v", object, object.GetName(), err)
+	}
+}
+
+// applyFile creates the objects of a manifest.
+func (c *realCluster) applyFile(file string) {
+	c.t.Helper()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for documents := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(data), 4096); ; {
+		var object unstructured.Unstructured
+		if err := documents.Decode(&object.Object); errors.Is(err, io.EOF) {
+			return
+		} else if err != nil {
+			c.t.Fatalf("%s: %v", file, err)
+		}
+		c.apply(&object)
+	}
+}
+
+// addNode creates a node as its kubelet and the node controller would.
+func (c *realCluster) addNode(n *v1.Node) {
+	c.t.Helper()
+	n = n.DeepCopy()
+	status, taints := n.Status, n.Spec.Taints
+	c.apply(n)
+	n.Status = status
+	if err := c.admin.Status().Update(c.ctx, n); err != nil {
+		c.t.Fatal(err)
+	}
+	// Admission taints every new node as not ready.
+	n.Spec.Taints = taints
+	if err := c.admin.Update(c.ctx, n); err != nil {
+		c.t.Fatal(err)
+	}
+}
