@@ -164,7 +164,7 @@ func run(ctx context.Context, s settings, out io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("encode the results: %w", err)
 	}
-	return os.WriteFile(s.json, append(data, '\n'), 0o644) //nolint:gosec // results are for everybody
+	return os.WriteFile(s.json, append(data, '\n'), 0o644)
 }
 
 // build makes our scheduler and finds, or builds, the others.

@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -66,5 +67,5 @@ func parsePeak(status []byte) (int64, error) {
 			return kib << 10, nil
 		}
 	}
-	return 0, fmt.Errorf("/proc/PID/status has no line VmHWM")
+	return 0, errors.New("/proc/PID/status has no line VmHWM")
 }

@@ -154,13 +154,9 @@ func (r *running) get(ctx context.Context, path string) ([]byte, error) {
 	return body, nil
 }
 
-// Metrics of kube-scheduler, both histograms in seconds.
-const (
-	// metricAttempt is from taking a pod off the queue to its being bound.
-	metricAttempt = "scheduler_scheduling_attempt_duration_seconds"
-	// metricAlgorithm is the part that keeps the next pod waiting: the decision.
-	metricAlgorithm = "scheduler_scheduling_algorithm_duration_seconds"
-)
+// metricAlgorithm is kube-scheduler's histogram, in seconds, of the part of
+// an attempt that keeps the next pod waiting: the decision.
+const metricAlgorithm = "scheduler_scheduling_algorithm_duration_seconds"
 
 // metrics are those of the scheduler now.
 func (r *running) metrics(ctx context.Context) (map[string]*dto.MetricFamily, error) {

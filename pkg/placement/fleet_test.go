@@ -3,7 +3,6 @@
 package placement_test
 
 import (
-	"fmt"
 	"slices"
 	"strconv"
 	"testing"
@@ -67,7 +66,7 @@ func TestAFleetDecidesAsCheckAndRankDoOverAllNodes(t *testing.T) {
 			})
 			r.Assumptions.GPUHourUSD = rapid.SampledFrom([]float64{0, 1, 5}).Draw(t, "worth")
 			r.CPUMilli = int64(r.GPUs) * 4000
-			if err := f.Observe(fmt.Sprint(step), r, nil); err != nil {
+			if err := f.Observe(strconv.Itoa(step), r, nil); err != nil {
 				t.Fatal(err)
 			}
 			compareWithRank(t, f, known, r)

@@ -168,14 +168,15 @@ func (f *fleet) remember(s *seenNode, full bool) (ref int) {
 
 // intern is the place of the taints that keep pods off.
 func (f *fleet) intern(taints []v1.Taint) int32 {
-	key := ""
+	var lines strings.Builder
 	var off []v1.Taint
 	for _, t := range taints {
 		if t.Effect == v1.TaintEffectNoSchedule || t.Effect == v1.TaintEffectNoExecute {
 			off = append(off, t)
-			key += t.ToString() + "\n"
+			lines.WriteString(t.ToString() + "\n")
 		}
 	}
+	key := lines.String()
 	at, known := f.taintsOf[key]
 	if !known {
 		at = int32(len(f.taints)) //nolint:gosec // at most as many as there are nodes, twice
