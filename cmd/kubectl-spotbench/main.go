@@ -38,6 +38,6 @@ func command(streams genericiooptions.IOStreams) *cobra.Command {
 	}
 	config := genericclioptions.NewConfigFlags(true)
 	config.AddFlags(root.PersistentFlags())
-	root.AddCommand(renderCommand(streams), savingsCommand(config, streams), pricesCommand(config, streams), hazardsCommand(streams))
+	root.AddCommand(explainCommand(config, streams), simulateCommand(config, streams), replayCommand(streams), renderCommand(streams), snapshotCommand(config, streams), savingsCommand(config, streams), pricesCommand(config, streams), hazardsCommand(streams))
 	return root
 }

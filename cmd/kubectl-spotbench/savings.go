@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	"sigs.k8s.io/yaml"
@@ -58,7 +59,7 @@ With --namespace only that namespace's runs count.`,
 	cmd.Flags().StringVar(&from, "from", "", "only what was spent from this day (2026-01-31) or time (RFC 3339) on")
 	cmd.Flags().StringVar(&to, "to", "", "only what was spent before this day or time")
 	cmd.Flags().StringVar(&model, "model", "", "only runs of this model")
-	cmd.Flags().StringVarP(&output, "output", "o", "", "json or yaml instead of a table")
+	outputFlag(cmd.Flags(), &output)
 	return cmd
 }
 
@@ -78,8 +79,6 @@ func moment(flag, text string) (time.Time, error) {
 // write writes a value in the format asked for.
 func write(w io.Writer, output string, value any, table func(io.Writer) error) error {
 	switch output {
-	case "":
-		return table(w)
 	case "json":
 		encoder := json.NewEncoder(w)
 		encoder.SetIndent("", "  ")
@@ -92,7 +91,10 @@ func write(w io.Writer, output string, value any, table func(io.Writer) error) e
 		_, err = w.Write(data)
 		return err
 	}
-	return fmt.Errorf("--output %q is unknown; use json or yaml, or leave it out for a table", output)
+	if err := checkOutput(output); err != nil {
+		return err
+	}
+	return table(w)
 }
 
 func savingsTable(w io.Writer, r catalog.SavingsReport) error {
@@ -135,4 +137,17 @@ func percent(p float64, of catalog.Savings) string {
 		return "-"
 	}
 	return fmt.Sprintf("%.1f %%", p)
+}
+
+func outputFlag(flags *pflag.FlagSet, output *string) {
+	flags.StringVarP(output, "output", "o", "", "json or yaml instead of a table")
+}
+
+// checkOutput refuses a format before anything is asked for.
+func checkOutput(output string) error {
+	switch output {
+	case "", "json", "yaml":
+		return nil
+	}
+	return fmt.Errorf("--output %q is unknown; use json or yaml, or leave it out for a table", output)
 }

@@ -42,6 +42,8 @@ type cluster struct {
 	t      *testing.T
 	ctx    context.Context
 	client kubernetes.Interface
+	// scheduler is the one that runs over it.
+	scheduler *scheduler.Scheduler
 }
 
 func loadShipped(t *testing.T, args ...string) *schedulerapi.KubeSchedulerConfiguration {
@@ -119,6 +121,7 @@ func startClusterOf(t *testing.T, factory frameworkruntime.PluginFactory, args [
 	if err := s.WaitForHandlersSync(ctx); err != nil {
 		t.Fatal(err)
 	}
+	c.scheduler = s
 	done := make(chan struct{})
 	go func() { defer close(done); s.Run(ctx) }()
 	t.Cleanup(func() { cancel(); <-done; broadcaster.Shutdown() })

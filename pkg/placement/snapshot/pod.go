@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package snapshot
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	resourcehelper "k8s.io/component-helpers/resource"
+
+	"github.com/spotbench/spotbench/pkg/benchspec"
+	"github.com/spotbench/spotbench/pkg/gpu"
+)
+
+// Pod is what a decision needs to know of a pod.
+type Pod struct {
+	Namespace     string    `json:"namespace"`
+	Name          string    `json:"name"`
+	UID           string    `json:"uid,omitempty"`
+	SchedulerName string    `json:"schedulerName,omitempty"`
+	Created       time.Time `json:"created,omitzero"`
+	// Annotations are those under spotbench.dev/, the placement of a pod that has one
+	// included.
+	Annotations map[string]string `json:"annotations,omitempty"`
+	// GPUs is how many the pod asks for, Requests what else it does.
+	GPUs     int             `json:"gpus"`
+	Requests v1.ResourceList `json:"requests,omitempty"`
+
+	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
+	// NodeAffinity is what the pod requires of a node by affinity.
+	NodeAffinity *v1.NodeSelector `json:"requiredNodeAffinity,omitempty"`
+	Tolerations  []v1.Toleration  `json:"tolerations,omitempty"`
+	// Gates keep the scheduler from trying the pod.
+	Gates []string `json:"gates,omitempty"`
+	// Refused is what the scheduler last said of a pending pod that it found no node
+	// for, "" of one that it has not tried.
+	Refused string `json:"refused,omitempty"`
+	// Unchecked is what else may keep the pod off a node and is not looked at here:
+	// "volumes", for example.
+	Unchecked []string `json:"unchecked,omitempty"`
+
+	// Started and ExpectedEnd are of a pod on a node, from when the kubelet took it on. Its end is expected once its work
+	// is done that it says in annotation expected-duration; zero when not known.
+	Started     time.Time `json:"started,omitzero"`
+	ExpectedEnd time.Time `json:"expectedEnd,omitzero"`
+}
+
+// PodOf reads a pod of the API.
+func PodOf(pod *v1.Pod) Pod {
+	p := Pod{
+		Namespace:     pod.Namespace,
+		Name:          pod.Name,
+		UID:           string(pod.UID),
+		SchedulerName: pod.Spec.SchedulerName,
+		Created:       pod.CreationTimestamp.UTC(),
+		NodeSelector:  pod.Spec.NodeSelector,
+		Tolerations:   pod.Spec.Tolerations,
+		Unchecked:     unchecked(pod),
+	}
+	for name, value := range pod.Annotations {
+		if strings.HasPrefix(name, benchspec.Prefix) {
+			if p.Annotations == nil {
+				p.Annotations = map[string]string{}
+			}
+			p.Annotations[name] = value
+		}
+	}
+	requests := resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{})
+	gpus := requests[gpu.ResourceName]
+	p.GPUs = int(gpus.Value())
+	delete(requests, gpu.ResourceName)
+	if len(requests) > 0 {
+		p.Requests = requests
+	}
+	if a := pod.Spec.Affinity; a != nil && a.NodeAffinity != nil {
+		p.NodeAffinity = a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution
+	}
+	for _, gate := range pod.Spec.SchedulingGates {
+		p.Gates = append(p.Gates, gate.Name)
+	}
+	for _, c := range pod.Status.Conditions {
+		if c.Type == v1.PodScheduled && c.Status == v1.ConditionFalse && c.Reason == v1.PodReasonUnschedulable {
+			p.Refused = cmp.Or(c.Message, c.Reason)
+		}
+	}
+	if pod.Status.StartTime != nil {
+		p = p.StartedAt(pod.Status.StartTime.UTC())
+	}
+	return p
+}
+
+// StartedAt is the pod started at a time, with the end that is then expected.
+func (p Pod) StartedAt(start time.Time) Pod {
+	p.Started, p.ExpectedEnd = start, p.endAfter(start)
+	return p
+}
+
+// endAfter is when the pod's work is done if it starts at a time; zero when the pod
+// does not say how long it takes.
+func (p Pod) endAfter(start time.Time) time.Time {
+	spec, err := benchspec.Parse(p.Annotations)
+	if err != nil || spec.ExpectedDuration == 0 || start.IsZero() {
+		return time.Time{}
+	}
+	return start.Add(spec.ExpectedDuration)
+}
+
+// unchecked names what the pod asks of a node that a Snapshot knows nothing of.
+func unchecked(pod *v1.Pod) []string {
+	var out []string
+	add := func(what string, is bool) {
+		if is {
+			out = append(out, what)
+		}
+	}
+	a := pod.Spec.Affinity
+	add("affinity to other pods", a != nil &&
+		(a.PodAffinity != nil && len(a.PodAffinity.RequiredDuringSchedulingIgnoredDuringExecution) > 0 ||
+			a.PodAntiAffinity != nil && len(a.PodAntiAffinity.RequiredDuringSchedulingIgnoredDuringExecution) > 0))
+	add("topology spread", slices.ContainsFunc(pod.Spec.TopologySpreadConstraints, func(c v1.TopologySpreadConstraint) bool {
+		return c.WhenUnsatisfiable == v1.DoNotSchedule
+	}))
+	add("volumes", slices.ContainsFunc(pod.Spec.Volumes, func(v v1.Volume) bool {
+		return v.PersistentVolumeClaim != nil || v.Ephemeral != nil
+	}))
+	add("ports of the host", slices.ContainsFunc(pod.Spec.Containers, func(c v1.Container) bool {
+		return slices.ContainsFunc(c.Ports, func(p v1.ContainerPort) bool { return p.HostPort > 0 })
+	}))
+	add("resource claims", len(pod.Spec.ResourceClaims) > 0)
+	return out
+}
+
+// Key is NAMESPACE/NAME.
+func (p Pod) Key() string { return p.Namespace + "/" + p.Name }
+
+func (p Pod) id() string { return p.Key() + "/" + p.UID }
+
+// Same says whether two are the same pod, and not one and the next of its name.
+func (p Pod) Same(other Pod) bool {
+	return p.Namespace == other.Namespace && p.Name == other.Name && p.UID == other.UID
+}
+
+func (p Pod) isolated() bool {
+	return p.Annotations[benchspec.AnnotationIsolation] == string(benchspec.IsolationNode)
+}
+
+func (p Pod) compare(other Pod) int {
+	return cmp.Or(strings.Compare(p.Namespace, other.Namespace), strings.Compare(p.Name, other.Name), strings.Compare(p.UID, other.UID))
+}
+
+func (p Pod) where(i int, list string) string {
+	if p.Name == "" {
+		return fmt.Sprintf("%s[%d]: ", list, i)
+	}
+	return "pod " + p.Key() + ": "
+}
+
+func (p Pod) validate(bad func(string, ...any), seen map[string]bool) {
+	if p.Namespace == "" || p.Name == "" {
+		bad("namespace is %q and name %q; neither can be empty", p.Namespace, p.Name)
+	}
+	if seen[p.Key()] {
+		bad("it is listed twice; list each pod once, on its node or as pending")
+	}
+	seen[p.Key()] = true
+	if p.GPUs < 0 || p.GPUs > mostGPUs {
+		bad("gpus is %d, want 0 to %d", p.GPUs, mostGPUs)
+	}
+	if !p.ExpectedEnd.IsZero() && p.ExpectedEnd.Before(p.Started) {
+		bad("expectedEnd is %s, before started %s", p.ExpectedEnd.Format(time.RFC3339), p.Started.Format(time.RFC3339))
+	}
+	amounts(bad, "requests", p.Requests)
+}
+
+func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }
