@@ -3,6 +3,7 @@
 package placement
 
 import (
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -228,6 +229,25 @@ func (f *Fleet) Observe(id string, r Request, waiting func() []Request) error {
 	}
 	f.observed[id] = true
 	return f.engine.Observe(p)
+}
+
+// Observed has the ids of the pods that count.
+func (f *Fleet) Observed() map[string]bool { return maps.Clone(f.observed) }
+
+// State is what was learned of the pods that were observed.
+func (f *Fleet) State() packing.State { return f.engine.State() }
+
+// Restore makes a fleet that knows its nodes go on from a state, in which the pods of
+// these ids count already.
+func (f *Fleet) Restore(s packing.State, observed []string) error {
+	if err := f.engine.Restore(s); err != nil {
+		return err
+	}
+	clear(f.observed)
+	for _, id := range observed {
+		f.observed[id] = true
+	}
+	return nil
 }
 
 // Forget that a pod was observed, when it is gone for good. It still counts.

@@ -246,6 +246,14 @@ func (f *fleet) pressure() map[string]float64 {
 	return f.nodes.Pressure()
 }
 
+// learned is what is known of the demand, and which pods count in it.
+func (f *fleet) learned() (packing.State, func(types.UID) bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	observed := f.nodes.Observed()
+	return f.nodes.State(), func(uid types.UID) bool { return observed[string(uid)] }
+}
+
 // forgetDeleted forgets pods that are deleted.
 func (f *fleet) forgetDeleted(factory informers.SharedInformerFactory) error {
 	_, err := factory.Core().V1().Pods().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{DeleteFunc: func(obj any) {

@@ -54,6 +54,13 @@ func (s *Snapshots) Take() (snapshot.Snapshot, error) {
 	// neither.
 	pending, _ := of.SchedulingQueue.PendingPods()
 	out := snapshot.Snapshot{Time: p.now().UTC(), Assumptions: snapshot.AssumptionsOf(p.assumptions)}
+	learned, observed := p.fleet.learned()
+	out.Packing = &learned
+	podOf := func(pod *v1.Pod) snapshot.Pod {
+		one := snapshot.PodOf(pod)
+		one.Observed = observed(pod.UID)
+		return one
+	}
 	placed := map[string]bool{}
 	for _, info := range of.Cache.Dump().Nodes {
 		if info.Node() == nil {
@@ -61,7 +68,7 @@ func (s *Snapshots) Take() (snapshot.Snapshot, error) {
 		}
 		n := p.snapshotNode(info)
 		for _, pod := range info.GetPods() {
-			one := snapshot.PodOf(pod.GetPod())
+			one := podOf(pod.GetPod())
 			placed[one.Key()] = true
 			if one.GPUs == 0 {
 				continue
@@ -74,7 +81,7 @@ func (s *Snapshots) Take() (snapshot.Snapshot, error) {
 		out.Nodes = append(out.Nodes, n)
 	}
 	for _, pod := range pending {
-		if one := snapshot.PodOf(pod); !placed[one.Key()] {
+		if one := podOf(pod); !placed[one.Key()] {
 			placed[one.Key()] = true
 			out.Pending = append(out.Pending, one)
 		}

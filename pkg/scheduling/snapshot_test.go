@@ -3,6 +3,7 @@
 package scheduling_test
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -19,10 +20,10 @@ import (
 )
 
 // startObserved is a cluster of which snapshots are taken.
-func startObserved(t *testing.T, nodes ...*v1.Node) (*cluster, *httptest.Server) {
+func startObserved(t *testing.T, args []string, nodes ...*v1.Node) (*cluster, *httptest.Server) {
 	t.Helper()
 	snapshots := &scheduling.Snapshots{}
-	c := startClusterOf(t, snapshots.New, nil, nodes...)
+	c := startClusterOf(t, snapshots.New, args, nodes...)
 	snapshots.Follow(c.scheduler)
 	server := httptest.NewServer(snapshots)
 	t.Cleanup(server.Close)
@@ -90,7 +91,7 @@ func TestASnapshotDecidesWhatTheSchedulerThenDoes(t *testing.T) {
 		"no GPU":              {benchPod("p", 0, nil)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c, server := startObserved(t, reference()...)
+			c, server := startObserved(t, nil, reference()...)
 			for _, other := range []*v1.Pod{benchPod("first", 1, map[string]string{"expected-duration": "25m", "gpu-model": "A100-80GB"}), benchPod("second", 3, map[string]string{"gpu-model": "L4"})} {
 				c.create(other)
 				c.eventually(other.Name, "placed", func(p *v1.Pod) bool { return p.Spec.NodeName != "" })
@@ -121,10 +122,47 @@ func TestASnapshotDecidesWhatTheSchedulerThenDoes(t *testing.T) {
 	}
 }
 
+func TestASnapshotHasWhatTheSchedulerLearnedFromPodsThatAreGone(t *testing.T) {
+	// GPUs so dear to pods to come that prices are nothing beside it.
+	c, server := startObserved(t, []string{"gpuHourUSD: 1000"}, reference()...)
+	// Pods that only H100s will do for, all ended by now: a scheduler that had not seen
+	// them would think H100s no scarcer than A100s.
+	for i := range 30 {
+		name := fmt.Sprint("gone-", i)
+		c.create(benchPod(name, 4, map[string]string{"gpu-model": "H100-80GB"}))
+		c.eventually(name, "placed", func(p *v1.Pod) bool { return p.Spec.NodeName != "" })
+		if err := c.client.CoreV1().Pods("default").Delete(c.ctx, name, metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.create(gated(benchPod("p", 2, nil)))
+	s, p := takeWith(t, server, "p")
+	d := s.Decide(p)
+	var differs bool
+	ignorant := s
+	ignorant.Packing = nil
+	for i, candidate := range ignorant.Decide(p).Candidates {
+		differs = differs || !cmp.Equal(candidate, d.Candidates[i])
+	}
+	if !differs {
+		t.Error("without what was learned the candidates are the same; the test shows nothing")
+	}
+	c.release("p")
+	placed := c.placed("p", d.Node)
+	if placed.Reason != d.Reason {
+		t.Errorf("the scheduler's reason is %q, the snapshot's %q", placed.Reason, d.Reason)
+	}
+	for i, a := range placed.Alternatives {
+		if got := d.Candidates[i+1]; got.Node != a.Node || got.Lost != a.Lost {
+			t.Errorf("alternative %d is %+v, the snapshot's %+v", i, a, got)
+		}
+	}
+}
+
 func TestASnapshotHasTheSchedulersState(t *testing.T) {
 	nodes := reference()
 	nodes[1].Spec.Unschedulable = true
-	c, server := startObserved(t, nodes...)
+	c, server := startObserved(t, nil, nodes...)
 	c.create(benchPod("runs", 2, map[string]string{"gpu-model": "A100-80GB", "capacity": "spot", "expected-duration": "30m"}))
 	c.placed("runs", "a100-spot-0")
 	c.create(benchPod("waits", 1, map[string]string{"gpu-model": "B200"}))

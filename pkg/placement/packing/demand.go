@@ -33,6 +33,8 @@ type class struct {
 	// whether it may run there.
 	demand, placed, discount float64
 	allowed                  []bool
+	// priced says that it had a part in the present prices.
+	priced bool
 }
 
 // value of serving one more pod of the class, in GPUs.
@@ -79,17 +81,26 @@ func (d *demand) class(r Request) *class {
 	models := slices.Compact(slices.Sorted(slices.Values(r.Models)))
 	size := int((r.GPUMilli + slotMilli - 1) / slotMilli)
 	cores := math.Ceil(r.cores())
-	key := fmt.Sprintf("%d %d %v %d %s", r.GPUs, size, cores, r.GPUMemoryBytes, strings.Join(models, "|"))
+	fresh := class{models: models, gpuMemory: r.GPUMemoryBytes, gpus: r.GPUs, slots: size, cores: cores}
+	key := fresh.key()
 	c := d.byKey[key]
 	if c == nil {
-		worth := float64(r.GPUs) * float64(size) / slots
-		c = &class{models: models, gpuMemory: r.GPUMemoryBytes, gpus: r.GPUs, slots: size, cores: cores, memory: float64(r.MemoryBytes),
-			worth: worth, discount: 0.3 * worth}
+		c = &fresh
+		c.memory, c.worth = float64(r.MemoryBytes), worthOf(r.GPUs, size)
+		c.discount = 0.3 * c.worth
 		d.byKey[key] = c
 		d.classes = append(d.classes, c)
 	}
 	return c
 }
+
+// key is the same of requests that are of one class.
+func (c *class) key() string {
+	return fmt.Sprintf("%d %d %v %d %s", c.gpus, c.slots, c.cores, c.gpuMemory, strings.Join(c.models, "|"))
+}
+
+// worthOf so many hundredths of each of some GPUs, in GPUs.
+func worthOf(gpus, hundredths int) float64 { return float64(gpus) * float64(hundredths) / slots }
 
 func (d *demand) rescale() {
 	for _, c := range d.classes {

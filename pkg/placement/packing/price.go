@@ -28,6 +28,7 @@ func (e *Engine) solve(steps int, length float64) {
 	scale := e.options.Horizon * free / max(e.demand.total(), 1)
 	for _, c := range e.demand.classes {
 		c.demand = c.count/e.demand.weight*scale + c.pending
+		c.priced = true
 		c.allowed = c.allowed[:0]
 		for _, k := range e.kinds {
 			c.allowed = append(c.allowed, c.allows(k))

@@ -40,12 +40,15 @@ type Pod struct {
 	// Refused is what the scheduler last said of a pending pod that it found no node
 	// for, "" of one that it has not tried.
 	Refused string `json:"refused,omitempty"`
+	// Observed says that Snapshot.Packing has what the pod asks for.
+	Observed bool `json:"observed,omitempty"`
 	// Unchecked is what else may keep the pod off a node and is not looked at here:
 	// "volumes", for example.
 	Unchecked []string `json:"unchecked,omitempty"`
 
-	// Started and ExpectedEnd are of a pod on a node, from when the kubelet took it on. Its end is expected once its work
-	// is done that it says in annotation expected-duration; zero when not known.
+	// Started and ExpectedEnd are of a pod on a node, from when the kubelet took it on.
+	// Its end is expected once the work is done that it says in annotation
+	// expected-duration; zero when not known.
 	Started     time.Time `json:"started,omitzero"`
 	ExpectedEnd time.Time `json:"expectedEnd,omitzero"`
 }

@@ -22,39 +22,76 @@ func (s Snapshot) rank(r placement.Request, p Pod, feasible []placement.Node) []
 	return placement.Rank(r, feasible)
 }
 
-// opportunities are reckoned as a scheduler does that was just started: it counts the
-// pods that run into the demand, in the order in which they came, then those that
-// wait, then this one. nil when they cannot be reckoned.
+// opportunities are reckoned from what the scheduler had learned; where the document
+// does not say, as a scheduler does that was just started. nil when they cannot be
+// reckoned.
 func (s Snapshot) opportunities(r placement.Request, p Pod) func(node string) placement.Opportunity {
 	fleet, err := placement.NewFleet(packing.Options{})
 	if err != nil {
 		return nil
 	}
-	var running []Pod
 	for _, n := range s.Nodes {
-		node := n.placement(p)
-		taken := n.requestedWithout(p)
 		// A node with sizes that cannot be is ranked without regard to pods to come.
-		_ = fleet.Set(placement.FleetNode{
-			Node: node, CPUMilli: n.Allocatable.Cpu().MilliValue(), MemoryBytes: n.Allocatable.Memory().Value(),
-			Used: packing.Used{GPUs: max(0, node.TotalGPUs-node.FreeGPUs), CPUMilli: taken.Cpu().MilliValue(), MemoryBytes: taken.Memory().Value()},
-		})
-		for _, other := range n.Pods {
-			if !other.Same(p) && other.SchedulerName == benchspec.SchedulerName {
-				running = append(running, other)
-			}
-		}
+		_ = fleet.Set(n.fleet(p))
 	}
-	slices.SortFunc(running, func(a, b Pod) int { return cmp.Or(a.Created.Compare(b.Created), a.compare(b)) })
-	for _, other := range running {
-		if request, err := s.Request(other); err == nil {
-			_ = fleet.Observe(other.id(), request, nil)
-		}
+	if s.Packing == nil {
+		s.learn(fleet, p)
+	} else if err := fleet.Restore(*s.Packing, s.observed()); err != nil {
+		return nil
 	}
 	if err := fleet.Observe(p.id(), r, s.waiting); err != nil {
 		return nil
 	}
 	return fleet.Opportunities(r)
+}
+
+// fleet is the node as a pod finds it that is not on it, with the room there.
+func (n Node) fleet(p Pod) placement.FleetNode {
+	node, taken := n.placement(p), n.requestedWithout(p)
+	out := placement.FleetNode{
+		Node: node, CPUMilli: n.Allocatable.Cpu().MilliValue(), MemoryBytes: n.Allocatable.Memory().Value(),
+		Used: packing.Used{GPUs: max(0, node.TotalGPUs-node.FreeGPUs), CPUMilli: taken.Cpu().MilliValue(), MemoryBytes: taken.Memory().Value()},
+	}
+	if n.Unschedulable || n.Notice != "" {
+		out.Used.GPUs = node.TotalGPUs // none of it is for the pods to come
+	}
+	return out
+}
+
+// observed are the pods that count in Packing.
+func (s Snapshot) observed() (ids []string) {
+	for _, n := range s.Nodes {
+		for _, p := range n.Pods {
+			if p.Observed {
+				ids = append(ids, p.id())
+			}
+		}
+	}
+	for _, p := range s.Pending {
+		if p.Observed {
+			ids = append(ids, p.id())
+		}
+	}
+	return ids
+}
+
+// learn counts the pods that run into the demand, but for one, in the order in which
+// they came.
+func (s Snapshot) learn(fleet *placement.Fleet, but Pod) {
+	var running []Pod
+	for _, n := range s.Nodes {
+		for _, p := range n.Pods {
+			if !p.Same(but) && p.SchedulerName == benchspec.SchedulerName {
+				running = append(running, p)
+			}
+		}
+	}
+	slices.SortFunc(running, func(a, b Pod) int { return cmp.Or(a.Created.Compare(b.Created), a.compare(b)) })
+	for _, p := range running {
+		if request, err := s.Request(p); err == nil {
+			_ = fleet.Observe(p.id(), request, nil)
+		}
+	}
 }
 
 // waiting is what the pods ask for that were refused and wait.

@@ -26,6 +26,7 @@ import (
 
 	"github.com/spotbench/spotbench/pkg/gpu"
 	"github.com/spotbench/spotbench/pkg/placement"
+	"github.com/spotbench/spotbench/pkg/placement/packing"
 	"github.com/spotbench/spotbench/pkg/risk"
 )
 
@@ -46,9 +47,9 @@ type Snapshot struct {
 	Nodes       []Node      `json:"nodes"`
 	// Pending are the pods that have no node yet.
 	Pending []Pod `json:"pending,omitempty"`
-	// Packing is the state of the engine that reckons what a placement takes from
-	// pods to come, in its own format; absent where it has none.
-	Packing json.RawMessage `json:"packing,omitempty"`
+	// Packing is what was learned of what pods ask for, from which it is reckoned what a
+	// placement takes from those to come. Without it that is learned from the pods here.
+	Packing *packing.State `json:"packing,omitempty"`
 }
 
 // Assumptions are placement.Assumptions.
@@ -272,6 +273,11 @@ func (s Snapshot) Validate() error {
 	}
 	if usd := s.Assumptions.GPUHourUSD; !(usd >= 0 && usd <= mostUSD) {
 		bad("assumptions.gpuHourUSD is %v, want 0 to %v", usd, float64(mostUSD))
+	}
+	if s.Packing != nil {
+		if err := s.Packing.Validate(); err != nil {
+			bad("packing: %w", err)
+		}
 	}
 	nodes, pods := map[string]bool{}, map[string]bool{}
 	for i, n := range s.Nodes {

@@ -18,6 +18,7 @@ import (
 	"github.com/spotbench/spotbench/pkg/benchspec"
 	"github.com/spotbench/spotbench/pkg/gpu"
 	"github.com/spotbench/spotbench/pkg/placement"
+	"github.com/spotbench/spotbench/pkg/placement/packing"
 	"github.com/spotbench/spotbench/pkg/placement/snapshot"
 )
 
@@ -233,7 +234,8 @@ func TestADocumentReadAgainDecidesTheSame(t *testing.T) {
 	s.Nodes[1].HazardByAge, s.Nodes[1].Age.Duration = []float64{0.3, 0.1, 0.05, 1.0 / 3, 0.01}, 90*time.Minute+time.Nanosecond
 	s = s.Place(pod("other", 3, "expected-duration", "25m", "isolation", "none"), "a100")
 	s.Pending = []snapshot.Pod{pod("p", 2, "gpu-model", "A100-80GB, H100-80GB"), pod("a", 1)}
-	s.Packing = []byte(`{"any":1}`)
+	s.Packing = &packing.State{Weight: 1.25, Seen: 3, RepriceAt: 4, Classes: []packing.ClassState{
+		{Models: []string{"H100-80GB"}, GPUs: 2, Slots: 100, Cores: 1.0 / 3, Count: 3.5, Pending: 1, Discount: 0.1}}}
 	again, err := snapshot.Read(encode(t, s))
 	if err != nil {
 		t.Fatal(err)
