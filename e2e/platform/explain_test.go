@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,14 +24,25 @@ import (
 	"github.com/spotbench/spotbench/pkg/benchspec"
 )
 
-// plugin is the kubectl plugin, built from the tree.
-func plugin(t *testing.T) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "kubectl-spotbench")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", path, "./cmd/kubectl-spotbench")
+// buildPlugin builds the kubectl plugin from the tree.
+var buildPlugin = sync.OnceValues(func() (string, error) {
+	path, err := filepath.Abs("../../_out/test/kubectl-spotbench")
+	if err != nil {
+		return "", err
+	}
+	build := exec.Command("go", "build", "-o", path, "./cmd/kubectl-spotbench")
 	build.Dir = "../.."
 	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build the plugin: %v\n%s", err, out)
+		return "", fmt.Errorf("build the plugin: %w\n%s", err, out)
+	}
+	return path, nil
+})
+
+func plugin(t *testing.T) string {
+	t.Helper()
+	path, err := buildPlugin()
+	if err != nil {
+		t.Fatal(err)
 	}
 	return path
 }
