@@ -145,8 +145,8 @@ func (m manifest) pod() (*v1.Pod, int, error) {
 	of.Metadata.Annotations = m.Metadata.Annotations
 	if m.Kind != "Pod" {
 		var o owner
-		if json.Unmarshal(m.Spec, &o) != nil {
-			return nil, 0, nil // a spec of quite another form
+		if err := json.Unmarshal(m.Spec, &o); err != nil {
+			return nil, 0, nil //nolint:nilerr // a spec of quite another form has no pods
 		}
 		if o.JobTemplate.Spec != nil {
 			o = *o.JobTemplate.Spec

@@ -133,8 +133,8 @@ func (r simulation) table(w io.Writer) error {
 		if p.Feasible() || len(p.Groups) == 0 {
 			continue
 		}
-		e := explanation{Namespace: p.Namespace, Pod: p.Decision.Pod, Decision: &p.Decision, Groups: p.Groups}
-		if told = append(told, p.Decision.Pod); len(told) > mostTold {
+		e := explanation{Namespace: p.Namespace, Pod: p.Pod, Decision: &p.Decision, Groups: p.Groups}
+		if told = append(told, p.Pod); len(told) > mostTold {
 			_, err := fmt.Fprintf(w, "\n%s more stay pending; -o json has why.\n", count(r.Pending-mostTold, "pod"))
 			return err
 		}

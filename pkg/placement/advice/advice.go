@@ -170,16 +170,13 @@ func (g *Group) count(r placement.Refusal) {
 func best(all []Way) []Way {
 	slices.SortFunc(all, Way.compare)
 	var out []Way
-	var seen []string
+	sameKinds := func(a, b Way) bool {
+		return slices.EqualFunc(a.Changes, b.Changes, func(a, b Change) bool { return a.Kind == b.Kind && a.Annotation == b.Annotation })
+	}
 	for _, w := range all {
-		kinds := ""
-		for _, c := range w.Changes {
-			kinds += string(c.Kind) + c.Annotation + " "
-		}
-		if slices.Contains(seen, kinds) {
+		if slices.ContainsFunc(out, func(earlier Way) bool { return sameKinds(earlier, w) }) {
 			continue
 		}
-		seen = append(seen, kinds)
 		if out = append(out, w); len(out) == mostWays {
 			break
 		}

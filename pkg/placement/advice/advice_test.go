@@ -78,11 +78,11 @@ func texts(t *testing.T, s snapshot.Snapshot, p snapshot.Pod) []string {
 	}
 	var out []string
 	for _, g := range groups {
-		line := g.GPUModel + ":"
+		line := []string{g.GPUModel + ":"}
 		for _, w := range g.Ways {
-			line += " " + w.Text() + "."
+			line = append(line, w.Text()+".")
 		}
-		out = append(out, line)
+		out = append(out, strings.Join(line, " "))
 	}
 	return out
 }

@@ -195,8 +195,9 @@ func options(st state, refusal placement.Refusal) []Change {
 		return []Change{{Kind: DropAffinity, Text: "drop the node selector and affinity, which leave out " + n.Name}}
 	case snapshot.ReasonResource:
 		return append(waitForPods(st, refusal), lowerRequest(st.p, n)...)
+	default:
+		return nil // no GPUs, invalid ones, a notice: nothing the pod or time would change
 	}
-	return nil // no GPUs, invalid ones, a notice: nothing the pod or time would change
 }
 
 func annotate(annotation, value, text string) Change {
