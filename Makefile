@@ -28,6 +28,10 @@ test: ## Every test: unit, integration and end-to-end on the real local cluster
 
 ##@ Local cluster
 
+.PHONY: platform-up
+platform-up: tools ## Start the local cluster with Spotbench installed and nothing running on it
+	$(OUT)/bin/demo --install-only
+
 .PHONY: cluster-up
 cluster-up: tools ## Start the local cluster (CLUSTER=name, NODES=shape file)
 	$(OUT)/bin/localcluster up --name $(CLUSTER) $(if $(NODES),--shape $(NODES))
@@ -46,10 +50,12 @@ OPENB ?= $(if $(SPOTBENCH_DATA),$(SPOTBENCH_DATA),../shared/data)/openb
 
 .PHONY: bench-spot
 bench-spot: ## Replay spot recordings: SPOT_TRACES=folder of one file per zone, SPOT_PRICES=file
+	mkdir -p $(OUT)
 	$(GO) run ./bench/spot -traces $$(ls $(SPOT_TRACES)/*.json | paste -sd,) -prices $(SPOT_PRICES) -on-demand 3.06 -work 24h -deadline 36h -restart 3m -json $(OUT)/bench-spot.json -draw $(OUT)/bench-spot
 
 .PHONY: bench-risk
 bench-risk: ## Check the hazard model against spot recordings: SPOT_TRACES=folder of one file per zone
+	mkdir -p $(OUT)
 	$(GO) run ./bench/risk -traces $$(ls $(SPOT_TRACES)/*.json | paste -sd,) -draw $(OUT)/reliability.svg
 
 .PHONY: bench-throughput
@@ -91,7 +97,7 @@ unit: ## Unit and integration tests with the race detector (no cluster)
 
 .PHONY: e2e
 e2e: ## End-to-end tests on the real local cluster (root on Linux)
-	$(GO) run $(GOTESTSUM) --format standard-verbose -- -count=1 -timeout 40m -p 1 ./e2e/...
+	$(GO) run $(GOTESTSUM) --format standard-verbose -- -race -count=1 -timeout 40m -p 1 ./e2e/...
 
 .PHONY: lint
 lint: ## Static checks: gofmt, go vet and golangci-lint, strict

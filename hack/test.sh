@@ -37,7 +37,7 @@ $gotestsum --format pkgname-and-test-fails --jsonfile "$out/unit.json" -- \
 
 step "end-to-end tests on the real local cluster"
 $gotestsum --format standard-verbose --jsonfile "$out/e2e.json" -- \
-	-count=1 -timeout 40m -p 1 ./e2e/... || status=1
+	-race -count=1 -timeout 40m -p 1 ./e2e/... || status=1
 
 # Counts per test, from both runs.
 count() { cat "$out"/*.json | grep -c "\"Action\":\"$1\".*\"Test\":" || true; }

@@ -200,3 +200,13 @@ func TestWhatTheFlagsCannotMeanIsRefusedWithTheFlagsName(t *testing.T) {
 		})
 	}
 }
+
+func TestHelpDoesNotTellThePasswordOfTheEnvironment(t *testing.T) {
+	t.Setenv("DATABASE_URL", "postgres://catalog:hunter2@db.example/catalog")
+	for _, args := range [][]string{{"--help"}, {"serve", "--help"}, {"migrate", "--help"}} {
+		out, err := execute(t.Context(), args...)
+		if err != nil || !strings.Contains(out, "--database-url") || strings.Contains(out, "hunter2") {
+			t.Errorf("%v prints, with error %v:\n%s", args, err, out)
+		}
+	}
+}

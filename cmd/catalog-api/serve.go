@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -49,14 +50,18 @@ type serveOptions struct {
 }
 
 // databaseOptions say which database to use.
-type databaseOptions struct{ url string }
+type databaseOptions struct{ flag string }
 
 func (d *databaseOptions) addFlags(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&d.url, "database-url", os.Getenv("DATABASE_URL"), "PostgreSQL's address; the password may be in env DB_PASSWORD instead (env DATABASE_URL)")
+	// The environment's is no default: --help prints defaults, and it may have a password.
+	cmd.Flags().StringVar(&d.flag, "database-url", "", "PostgreSQL's address; the password may be in env DB_PASSWORD instead (env DATABASE_URL)")
 }
 
-func (d *databaseOptions) open(ctx context.Context) (*postgres.Store, error) {
-	return postgres.Open(ctx, d.url, os.Getenv("DB_PASSWORD"))
+// url is the database's address, "" when none was given.
+func (d *databaseOptions) url() string { return cmp.Or(d.flag, os.Getenv("DATABASE_URL")) }
+
+func openDatabase(ctx context.Context, url string) (*postgres.Store, error) {
+	return postgres.Open(ctx, url, os.Getenv("DB_PASSWORD"))
 }
 
 func serveCommand() *cobra.Command {
@@ -99,7 +104,7 @@ func (o *serveOptions) validate() error {
 			errs = append(errs, fmt.Errorf("%s %q is no address; use for example :8000 or 127.0.0.1:8000", a.flag, a.value))
 		}
 	}
-	if o.database.url == "" && o.dataDir == "" {
+	if o.database.url() == "" && o.dataDir == "" {
 		errs = append(errs, errors.New("neither --database-url nor --data-dir; give one of them"))
 	}
 	return errors.Join(errs...)
@@ -116,15 +121,16 @@ func (o *serveOptions) serve(ctx context.Context, log *slog.Logger) (err error) 
 	}
 	log.Info("starting", "version", version.String())
 	var exited <-chan error
-	if o.database.url == "" {
+	database := o.database.url()
+	if database == "" {
 		own, err := localpg.Start(ctx, o.dataDir, log)
 		if err != nil {
 			return fmt.Errorf("our own PostgreSQL: %w", err)
 		}
 		defer func() { err = errors.Join(err, own.Stop(context.WithoutCancel(ctx))) }()
-		o.database.url, exited = own.URL(), own.Exited()
+		database, exited = own.URL(), own.Exited()
 	}
-	store, err := o.database.open(ctx)
+	store, err := openDatabase(ctx, database)
 	if err != nil {
 		return err
 	}

@@ -116,10 +116,11 @@ func migrateCommand() *cobra.Command {
 		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
 		ValidArgs: []string{"up", "down", "status"},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if database.url == "" {
+			url := database.url()
+			if url == "" {
 				return errors.New("--database-url is empty; give PostgreSQL's address, for example postgres://catalog@db.example/catalog")
 			}
-			store, err := database.open(cmd.Context())
+			store, err := openDatabase(cmd.Context(), url)
 			if err != nil {
 				return err
 			}

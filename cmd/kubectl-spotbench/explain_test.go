@@ -4,7 +4,9 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -239,6 +241,37 @@ func TestWhoMayNotAskTheSchedulerIsToldWhichRightsAreMissing(t *testing.T) {
 	}
 	if _, err := kubectl(t, "explain", "none", "-n", "bench", "--server", apiServer(t, pods, nil, http.StatusNotFound)); err == nil || !strings.Contains(err.Error(), "there is no pod none in namespace bench") {
 		t.Errorf("error %v", err)
+	}
+}
+
+func TestAnAPIServerThatStaysSilentDoesNotHoldThePlugin(t *testing.T) {
+	silent := make(chan struct{})
+	running := v1.PodList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "PodList"}, Items: []v1.Pod{
+		{ObjectMeta: metav1.ObjectMeta{Name: "scheduler-0", Namespace: "spotbench-system"}, Status: v1.PodStatus{Phase: v1.PodRunning}}}}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/portforward") {
+			<-silent
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(running)
+	}))
+	t.Cleanup(server.Close)
+	t.Cleanup(func() { close(silent) })
+	streams, _, _, _ := genericiooptions.NewTestIOStreams()
+	cmd := command(streams)
+	cmd.SetArgs([]string{"snapshot", "--server", server.URL})
+	ctx, interrupt := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- cmd.ExecuteContext(ctx) }()
+	time.AfterFunc(100*time.Millisecond, interrupt)
+	select {
+	case err := <-done:
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("error %v, want one that says it was interrupted", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it still waits 10 s after the interrupt")
 	}
 }
 

@@ -124,7 +124,7 @@ func (f *snapshotFlags) ask(ctx context.Context, flags *genericclioptions.Config
 	if err != nil {
 		return nil, err
 	}
-	local, stop, err := f.forward(client, config, pod)
+	local, stop, err := f.forward(ctx, client, config, pod)
 	if err != nil {
 		return nil, err
 	}
@@ -174,8 +174,11 @@ func (f *snapshotFlags) denied(err, cause error) error {
 	return err
 }
 
+// forwardTimeout bounds the opening of the port.
+const forwardTimeout = 15 * time.Second
+
 // forward opens a local port that leads to the pod's.
-func (f *snapshotFlags) forward(client kubernetes.Interface, config *rest.Config, pod string) (local uint16, stop func(), err error) {
+func (f *snapshotFlags) forward(ctx context.Context, client kubernetes.Interface, config *rest.Config, pod string) (local uint16, stop func(), err error) {
 	address := client.CoreV1().RESTClient().Post().Resource("pods").Namespace(f.namespace).Name(pod).SubResource("portforward").URL()
 	dialer, err := dialer(address, config)
 	if err != nil {
@@ -187,7 +190,12 @@ func (f *snapshotFlags) forward(client kubernetes.Interface, config *rest.Config
 		return 0, nil, err
 	}
 	go func() { failed <- forwarder.ForwardPorts() }()
+	ctx, cancel := context.WithTimeout(ctx, forwardTimeout)
+	defer cancel()
 	select {
+	case <-ctx.Done():
+		close(stopped)
+		return 0, nil, fmt.Errorf("forward a port to the scheduler's pod %s/%s: %w; the API server may not reach the pod's node", f.namespace, pod, ctx.Err())
 	case err := <-failed:
 		err = fmt.Errorf("forward a port to the scheduler's pod %s/%s: %w", f.namespace, pod, err)
 		if strings.Contains(err.Error(), "forbidden") {

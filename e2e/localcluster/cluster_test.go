@@ -343,16 +343,6 @@ func waitReady(t *testing.T, ctx context.Context, c *localcluster.Cluster, name 
 	})
 }
 
-// metadata asks the node's metadata service, with a session token.
-func metadata(t *testing.T, ctx context.Context, c *localcluster.Cluster, node, path string) string {
-	t.Helper()
-	out, err := c.Exec(ctx, node, "sh", "-c", `T=$(curl -s -X PUT -H "X-aws-ec2-metadata-token-ttl-seconds: 60" http://169.254.169.254/latest/api/token) && curl -s -H "X-aws-ec2-metadata-token: $T" http://169.254.169.254/latest/meta-data/`+path+` || true`)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(out)
-}
-
 func get(t *testing.T, ctx context.Context, podIP, path string) string {
 	t.Helper()
 	got, err := tryGet(ctx, "http://"+podIP+":8080"+path)

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -34,8 +35,8 @@ func needCluster(t *testing.T) {
 
 // host is what a cluster might leave behind on its machine.
 type host struct {
-	Links, Routes, Mounts, Cgroups, Processes, Directories []string
-	Tunables                                               map[string]string
+	Links, Routes, Rules, Mounts, Cgroups, Processes, Directories []string
+	Tunables                                                      map[string]string
 }
 
 // lookAt describes the host as far as clusters of these names could change it.
@@ -65,6 +66,7 @@ func lookAt(t *testing.T, names ...string) host {
 		}
 		h.Routes = append(h.Routes, r.String())
 	}
+	h.Rules = packetRules(t, others)
 	mounts := read(t, "/proc/self/mounts")
 	for line := range strings.Lines(mounts) {
 		h.Mounts = append(h.Mounts, strings.TrimSpace(line))
@@ -123,6 +125,27 @@ func lookAt(t *testing.T, names ...string) host {
 		h.Tunables[inotify] = strings.TrimSpace(read(t, "/proc/sys/"+inotify))
 	}
 	return h
+}
+
+// packetRules are those of iptables, in their order but without their counters, and
+// without those of other clusters' networks.
+func packetRules(t *testing.T, others []string) (rules []string) {
+	t.Helper()
+	for _, program := range []string{"iptables-save", "ip6tables-save"} {
+		out, err := exec.CommandContext(t.Context(), program).Output()
+		if err != nil {
+			continue // not installed, or no such table in the kernel: the same before and after
+		}
+		for line := range strings.Lines(string(out)) {
+			other := slices.ContainsFunc(others, func(x string) bool {
+				return strings.Contains(line, "10."+x+".") || strings.Contains(line, "sb"+x)
+			})
+			if strings.HasPrefix(line, "-A") && !other {
+				rules = append(rules, program+": "+strings.TrimSpace(line))
+			}
+		}
+	}
+	return rules
 }
 
 const inotify = "fs/inotify/max_user_instances"

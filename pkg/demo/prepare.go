@@ -36,7 +36,7 @@ const (
 	rolloutTimeout              = 3 * time.Minute
 )
 
-// Prepare builds what is missing, starts the cluster and installs the platform on
+// Prepare builds what is missing, starts the cluster anew and installs the platform on
 // it. The stage is returned with an error too, once there is a cluster to remove.
 func Prepare(ctx context.Context, opts Options) (*Stage, error) {
 	if err := localcluster.Check(); err != nil {
@@ -56,6 +56,10 @@ func Prepare(ctx context.Context, opts Options) (*Stage, error) {
 		return nil, err
 	}
 	s.progress.Headline("A Kubernetes with real nodes")
+	// One of an earlier run has a node that the cloud took away, and Jobs that are done.
+	if err := localcluster.Down(opts.Cluster, s.progress.Writer()); err != nil {
+		return nil, fmt.Errorf("remove the cluster of an earlier run: %w", err)
+	}
 	s.Cluster, err = localcluster.Up(ctx, localcluster.Options{Name: opts.Cluster, CacheDir: opts.CacheDir, NVMLLibrary: library, Progress: s.progress.Writer()})
 	if err != nil {
 		return nil, fmt.Errorf("start the local cluster: %w", err)

@@ -5,6 +5,7 @@ package demo
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -31,8 +32,10 @@ const (
 )
 
 // Play submits the three benchmark Jobs, sends a notice to the node that runs one
-// of them, takes the machine away when its time is up, and reports what happened.
+// of them, takes the machine away when its time is up, and reports what happened: with
+// an error, what happened up to it.
 func (s *Stage) Play(ctx context.Context, notice time.Duration) (*Report, error) {
+	outer := ctx
 	ctx, cancel := context.WithTimeout(ctx, jobsTimeout)
 	defer cancel()
 	watchCtx, stopWatch := context.WithCancel(ctx)
@@ -61,13 +64,13 @@ func (s *Stage) Play(ctx context.Context, notice time.Duration) (*Report, error)
 		group.Go(func() error { return s.awaitJob(groupCtx, job.Name, follower) })
 	}
 	if err := group.Wait(); err != nil {
-		return nil, err
+		if outer.Err() == nil {
+			err = errors.Join(err, s.collect(outer, jobs.Items, report))
+		}
+		return report, err
 	}
 	s.progress.Headline("All benchmarks are finished; the catalog is asked what it has")
-	if err := s.collect(ctx, jobs.Items, report); err != nil {
-		return nil, err
-	}
-	return report, nil
+	return report, s.collect(ctx, jobs.Items, report)
 }
 
 // awaitJob returns when the Job is complete, following the pods it makes.

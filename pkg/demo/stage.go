@@ -83,7 +83,8 @@ type Stage struct {
 	progress *Progress
 }
 
-// Run prepares a stage, plays on it, and leaves the cluster running.
+// Run prepares a stage, plays on it, and leaves the cluster running. A report with an
+// error has what was measured up to it.
 func Run(ctx context.Context, opts Options) (*Report, error) {
 	if err := opts.Validate(); err != nil {
 		return nil, err
@@ -93,11 +94,13 @@ func Run(ctx context.Context, opts Options) (*Report, error) {
 		return nil, err
 	}
 	report, err := stage.Play(ctx, opts.Notice)
-	if err != nil {
-		return nil, err
-	}
-	stage.progress.Step("the cluster keeps running: export KUBECONFIG=%s; remove it with `make demo-down`", stage.Kubectl.Kubeconfig)
-	return report, nil
+	stage.KeepsRunning()
+	return report, err
+}
+
+// KeepsRunning says how to look around in the cluster and how to remove it.
+func (s *Stage) KeepsRunning() {
+	s.progress.Step("the cluster keeps running: export KUBECONFIG=%s; remove it with `make demo-down`", s.Kubectl.Kubeconfig)
 }
 
 // Down removes the cluster.

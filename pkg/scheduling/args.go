@@ -96,6 +96,9 @@ func (a Args) validate() error {
 			problems = append(problems, fmt.Errorf("pluginConfig %s: args.%s is %s; write a duration such as 45m, at most 720h", Name, d.field, v))
 		}
 	}
+	if age := a.PriceMaxAge; age != nil && age.Duration <= 0 {
+		problems = append(problems, fmt.Errorf("pluginConfig %s: args.priceMaxAge is %s; write a duration above zero, such as 720h", Name, age.Duration))
+	}
 	if p := a.NoticeSaves; p != nil && !(*p >= 0 && *p <= 1) {
 		problems = append(problems, fmt.Errorf("pluginConfig %s: args.noticeSaves is %v; write a probability from 0 to 1, such as 0.9", Name, *p))
 	}

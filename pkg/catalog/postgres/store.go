@@ -11,9 +11,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"sync"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
@@ -55,14 +55,38 @@ func Open(ctx context.Context, url, password string) (*Store, error) {
 // Close ends all connections.
 func (s *Store) Close() { s.pool.Close() }
 
-// Ping reports whether the database answers and has the schema of this build.
+// Ping reports whether the database answers and has the schema of this build, or of a
+// newer one.
 func (s *Store) Ping(ctx context.Context) error {
-	var one int
-	if err := s.pool.QueryRow(ctx, "SELECT 1 FROM runs LIMIT 1").Scan(&one); err != nil && !errors.Is(err, pgx.ErrNoRows) {
+	var has int64
+	if err := s.pool.QueryRow(ctx, "SELECT coalesce(max(version_id), 0) FROM goose_db_version WHERE is_applied").Scan(&has); err != nil {
 		return fmt.Errorf("database: %w", err)
+	}
+	want, err := schemaVersion()
+	if err != nil {
+		return err
+	}
+	if has < want {
+		return fmt.Errorf("database: its schema is of version %d, this program's of %d; run `catalog-api migrate up`", has, want)
 	}
 	return nil
 }
+
+// schemaVersion is that of the newest step.
+var schemaVersion = sync.OnceValues(func() (newest int64, err error) {
+	steps, err := fs.Glob(migrations, "migrations/*.sql")
+	if err != nil {
+		return 0, fmt.Errorf("steps of the schema: %w", err)
+	}
+	for _, file := range steps {
+		version, err := goose.NumericComponent(file)
+		if err != nil {
+			return 0, fmt.Errorf("step %s of the schema: %w", file, err)
+		}
+		newest = max(newest, version)
+	}
+	return newest, nil
+})
 
 // Migration is one step of the schema.
 type Migration struct {

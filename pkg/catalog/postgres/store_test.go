@@ -98,6 +98,9 @@ func TestMigrationsGoUpAndDownAndUpAgain(t *testing.T) {
 		if err := s.MigrateDown(t.Context()); err != nil {
 			t.Fatal(err)
 		}
+		if err := s.Ping(t.Context()); err == nil || !strings.Contains(err.Error(), "catalog-api migrate up") {
+			t.Errorf("with an older schema the database passes for ready: %v", err)
+		}
 	}
 	status, err := s.MigrateStatus(t.Context())
 	if err != nil || len(status) != steps || status[0].Applied {
