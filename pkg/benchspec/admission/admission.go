@@ -33,7 +33,10 @@ type shape struct {
 }
 
 var shapes = []shape{
-	{"pods", []string{"metadata"}, map[string][]string{"": {"pods"}}},
+	// An update of a pod's status keeps what it says of the pod's annotations.
+	{"pods", []string{"metadata"}, map[string][]string{"": {"pods", "pods/status"}}},
+	// A binding's annotations become its pod's.
+	{"bindings", []string{"metadata"}, map[string][]string{"": {"bindings", "pods/binding"}}},
 	{"templates", []string{"spec", "template", "metadata"}, map[string][]string{
 		"apps":  {"daemonsets", "deployments", "replicasets", "statefulsets"},
 		"batch": {"jobs"},
@@ -139,6 +142,9 @@ func (s shape) annotations(object string) string {
 
 func (s shape) validations() []admissionv1.Validation {
 	var out []admissionv1.Validation
+	if s.name == "bindings" {
+		return append(out, s.placementIsTheSchedulers())
+	}
 	for _, r := range benchspec.AdmissionRules() {
 		out = append(out, admissionv1.Validation{Expression: r.Expression, MessageExpression: r.MessageExpression, Message: r.Message})
 	}
@@ -151,7 +157,7 @@ func (s shape) validations() []admissionv1.Validation {
 func (s shape) placementIsTheSchedulers() admissionv1.Validation {
 	name := strconv.Quote(benchspec.AnnotationPlacement)
 	expression := "!(" + name + " in variables.annotations)"
-	if s.name == "pods" {
+	if s.name == "pods" || s.name == "bindings" {
 		before := s.annotations("oldObject")
 		expression += " || request.userInfo.username == " + strconv.Quote(SchedulerUser) +
 			" || (oldObject != null && " + name + " in " + before + " && " + before + "[" + name + "] == variables.annotations[" + name + "])"

@@ -214,6 +214,29 @@ func TestPoliciesOfPodsDealWithTheRestOfTheContract(t *testing.T) {
 	}
 }
 
+func TestOnlyTheSchedulerBindsAPodWithAPlacement(t *testing.T) {
+	v := policyOf(t, "bindings")
+	binding := func(annotations map[string]string) runtime.Object {
+		return &corev1.Binding{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Binding"}, ObjectMeta: metav1.ObjectMeta{Annotations: annotations}}
+	}
+	placed := map[string]string{benchspec.AnnotationPlacement: `{"node":"n"}`}
+	for name, test := range map[string]struct {
+		request request
+		want    string
+	}{
+		"another scheduler binds without one":   {request{object: binding(nil), user: "system:kube-scheduler"}, ""},
+		"another scheduler cannot bind with it": {request{object: binding(placed), user: "system:kube-scheduler"}, "is written by the scheduler alone"},
+		"ours can":                              {request{object: binding(placed), user: admission.SchedulerUser}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := denials(t, v, test.request)
+			if test.want == "" && len(got) > 0 || test.want != "" && (len(got) != 1 || !strings.Contains(got[0], test.want)) {
+				t.Errorf("denials %q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
 // The API server and the parser are two readers of one contract. Whatever one of
 // them lets through, the other does too.
 func FuzzPolicyAndParserAgree(f *testing.F) {
