@@ -118,8 +118,8 @@ func TestAnAgentMayWriteToItsOwnNodeOnly(t *testing.T) {
 			_, err := agent.CoreV1().Nodes().Patch(t.Context(), other, types.StrategicMergePatchType, condition, metav1.PatchOptions{DryRun: dryRun}, "status")
 			return err
 		}, false},
-		"label its own node":                                  {patchNode(agent, own, `{"metadata":{"labels":{"nvidia.com/gpu.product":"NVIDIA-H200"}}}`), false},
-		"cordon its own node":                                 {patchNode(agent, own, `{"spec":{"unschedulable":true}}`), false},
+		"label its own node":  {patchNode(agent, own, `{"metadata":{"labels":{"nvidia.com/gpu.product":"NVIDIA-H200"}}}`), false},
+		"cordon its own node": {patchNode(agent, own, `{"spec":{"unschedulable":true}}`), false},
 		"set its taint on its own node": {func() error {
 			node, err := agent.CoreV1().Nodes().Get(t.Context(), own, metav1.GetOptions{})
 			if err != nil {
