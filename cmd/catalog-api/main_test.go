@@ -185,7 +185,7 @@ func TestWhatTheFlagsCannotMeanIsRefusedWithTheFlagsName(t *testing.T) {
 		"a database URL that is none": {[]string{"--database-url", "postgres://u:hunter2@h:x/d"},
 			"database URL"},
 		"a migration without database": {[]string{"migrate", "up"}, "--database-url is empty"},
-		"a CA that is no certificate":  {[]string{"import", "--run", "a", "--ca", "main.go", "f"}, "no certificate in PEM"},
+		"a CA that is no certificate":  {[]string{"import", "--run", "a", "--ca", "main.go", "f"}, "--ca: authority of the catalog's certificate, main.go"},
 		"a certificate without a name": {[]string{"certs", "--out", t.TempDir()}, "--dns"},
 	}
 	for name, tt := range tests {

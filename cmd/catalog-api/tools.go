@@ -4,8 +4,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -34,9 +32,9 @@ func importCommand() *cobra.Command {
 		Example: "  catalog-api import --server https://catalog:8000 --ca ca.crt --token-file token --run lab/llama-8b --gpu-model H100-80GB results/*.json",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, files []string) error {
-			httpClient, err := trusting(ca)
+			httpClient, err := client.Trusting(ca, 2*time.Minute)
 			if err != nil {
-				return err
+				return fmt.Errorf("--ca: %w", err)
 			}
 			c, err := client.New(server, httpClient, func(context.Context) (string, error) {
 				if tokenFile == "" {
@@ -90,22 +88,6 @@ func importCommand() *cobra.Command {
 		panic(err) // the flag is defined above
 	}
 	return cmd
-}
-
-// trusting is an HTTP client that trusts the CA in a file, or the system's.
-func trusting(ca string) (*http.Client, error) {
-	config := &tls.Config{MinVersion: tls.VersionTLS12}
-	if ca != "" {
-		pem, err := os.ReadFile(ca)
-		if err != nil {
-			return nil, fmt.Errorf("--ca: %w", err)
-		}
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("--ca %s has no certificate in PEM; give the catalog's ca.crt", ca)
-		}
-	}
-	return &http.Client{Timeout: 2 * time.Minute, Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: config, ForceAttemptHTTP2: true}}, nil
 }
 
 func migrateCommand() *cobra.Command {

@@ -29,9 +29,6 @@ import (
 	"github.com/spotbench/spotbench/pkg/placement/snapshot"
 )
 
-// snapshotPath is where a scheduler serves its snapshot.
-const snapshotPath = "/debug/spotbench/snapshot"
-
 // snapshotFlags say where a snapshot comes from.
 type snapshotFlags struct {
 	file      string
@@ -244,7 +241,7 @@ func (f *snapshotFlags) fetch(ctx context.Context, config *rest.Config, pod stri
 	if err != nil {
 		return nil, fmt.Errorf("credentials for the scheduler: %w", err)
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, config.Host+snapshotPath, nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, config.Host+snapshot.Path, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -264,7 +261,7 @@ func (f *snapshotFlags) fetch(ctx context.Context, config *rest.Config, pod stri
 	case http.StatusUnauthorized:
 		return nil, fmt.Errorf("%s does not know your credentials (401): it takes the API server's bearer tokens and client certificates%s", where, howElse)
 	case http.StatusForbidden:
-		return nil, fmt.Errorf("%s says that you may not get %s (403)%s", where, snapshotPath, howElse)
+		return nil, fmt.Errorf("%s says that you may not get %s (403)%s", where, snapshot.Path, howElse)
 	}
 	return nil, fmt.Errorf("%s answered %s: %s", where, response.Status, strings.TrimSpace(string(body)))
 }

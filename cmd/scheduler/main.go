@@ -26,6 +26,7 @@ import (
 	"k8s.io/kubernetes/cmd/kube-scheduler/app"
 	"k8s.io/kubernetes/cmd/kube-scheduler/app/options"
 
+	"github.com/spotbench/spotbench/pkg/placement/snapshot"
 	"github.com/spotbench/spotbench/pkg/scheduling"
 	"github.com/spotbench/spotbench/pkg/version"
 )
@@ -60,7 +61,7 @@ spotbench.dev/placement.
 It serves the profiles of --config and only those: pods with another
 spec.schedulerName are left alone. Health, readiness and metrics are on the secure
 port: https://HOST:10259/healthz, /readyz, /metrics. What it decides from is at
---snapshot-address: https://127.0.0.1:10261` + scheduling.SnapshotPath + `, for users who
+--snapshot-address: https://127.0.0.1:10261` + snapshot.Path + `, for users who
 may get this path; kubectl spotbench explain reads it.`,
 		Args: cobra.NoArgs,
 		PersistentPreRunE: func(*cobra.Command, []string) error {
@@ -83,7 +84,7 @@ may get this path; kubectl spotbench explain reads it.`,
 	globalflag.AddGlobalFlags(global, cmd.Name(), logs.SkipLoggingConfigurationFlags())
 	global.BoolVar(&printVersion, "version", false, "Print the version and exit.")
 	sections.FlagSet("secure serving").StringVar(&snapshotAddress, "snapshot-address", "127.0.0.1:10261",
-		"The IP address and port to serve "+scheduling.SnapshotPath+" at, with the certificate of the secure port and for the same kinds of users; empty for nowhere. "+
+		"The IP address and port to serve "+snapshot.Path+" at, with the certificate of the secure port and for the same kinds of users; empty for nowhere. "+
 			"A loopback address is for those who may forward a port to the pod.")
 	for _, set := range sections.FlagSets {
 		cmd.Flags().AddFlagSet(set)

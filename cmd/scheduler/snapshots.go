@@ -16,7 +16,7 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/kubernetes/cmd/kube-scheduler/app/config"
 
-	"github.com/spotbench/spotbench/pkg/scheduling"
+	"github.com/spotbench/spotbench/pkg/placement/snapshot"
 )
 
 // shutdownTimeout bounds answers that are under way when the process ends.
@@ -31,7 +31,7 @@ func serveSnapshots(ctx context.Context, c *config.CompletedConfig, snapshots ht
 		return fmt.Errorf("--snapshot-address %s: %w; give a free address such as 127.0.0.1:10261, or an empty one to serve no snapshots", address, err)
 	}
 	mux := http.NewServeMux()
-	mux.Handle("GET "+scheduling.SnapshotPath, snapshots)
+	mux.Handle("GET "+snapshot.Path, snapshots)
 
 	resolver := &request.RequestInfoFactory{}
 	handler := filters.WithAuthorization(mux, c.Authorization.Authorizer, scheme.Codecs)

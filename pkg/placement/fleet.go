@@ -257,6 +257,10 @@ func (f *Fleet) Forget(id string) { delete(f.observed, id) }
 // free of it, from 0 to 3.
 func (f *Fleet) Pressure() map[string]float64 { return f.engine.Pressure() }
 
+// Fragmentation of each GPU model: how many of its free GPUs a pod of late that may run
+// on it could not use, on average.
+func (f *Fleet) Fragmentation() map[string]float64 { return f.engine.Fragmentation() }
+
 // Shortlist is the first of all feasible nodes, and why others are not.
 type Shortlist struct {
 	Best  []Candidate

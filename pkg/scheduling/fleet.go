@@ -240,10 +240,11 @@ func (f *fleet) lookAtAll(uid types.UID) {
 
 func (f *fleet) wantsAll(uid types.UID) bool { return f.all[uid] }
 
-func (f *fleet) pressure() map[string]float64 {
+// markets are the scarcity and the fragmentation of each GPU model.
+func (f *fleet) markets() (pressure, fragmentation map[string]float64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.nodes.Pressure()
+	return f.nodes.Pressure(), f.nodes.Fragmentation()
 }
 
 // learned is what is known of the demand, and which pods count in it.

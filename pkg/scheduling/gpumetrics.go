@@ -20,6 +20,8 @@ var (
 		"GPUs that no pod has, by model, those of no use now left out.", []string{"gpu_model"}, nil, metrics.ALPHA, "")
 	unusableGPUs = metrics.NewDesc("spotbench_scheduler_gpus_unusable",
 		"GPUs that no pod has and none can get now, by model: their node is cordoned, about to be interrupted, or misconfigured.", []string{"gpu_model"}, nil, metrics.ALPHA, "")
+	fragmentedGPUs = metrics.NewDesc("spotbench_scheduler_gpus_fragmented",
+		"GPUs that are free but that a pod of those asked for of late, which may run on the model, could not use on average: too few together, or too little CPU or memory beside them.", []string{"gpu_model"}, nil, metrics.ALPHA, "")
 	scarcity = metrics.NewDesc("spotbench_scheduler_gpu_scarcity",
 		"Demand expected that only this GPU model can meet, over what is free of it: from 0 to 3. Half of it is charged to pods that could run elsewhere.", []string{"gpu_model"}, nil, metrics.ALPHA, "")
 	runningCost = metrics.NewDesc("spotbench_scheduler_running_expected_cost_usd",
@@ -49,6 +51,7 @@ func (c *gpuCollector) follow(factory informers.SharedInformerFactory, fleet *fl
 func (*gpuCollector) DescribeWithStability(ch chan<- *metrics.Desc) {
 	ch <- freeGPUs
 	ch <- unusableGPUs
+	ch <- fragmentedGPUs
 	ch <- scarcity
 	ch <- runningCost
 }
@@ -100,8 +103,12 @@ func (c *gpuCollector) CollectWithStability(ch chan<- metrics.Metric) {
 		ch <- metrics.NewLazyConstMetric(freeGPUs, metrics.GaugeValue, float64(n), model)
 		ch <- metrics.NewLazyConstMetric(unusableGPUs, metrics.GaugeValue, float64(unusable[model]), model)
 	}
-	for model, price := range s.fleet.pressure() {
+	pressure, fragmentation := s.fleet.markets()
+	for model, price := range pressure {
 		ch <- metrics.NewLazyConstMetric(scarcity, metrics.GaugeValue, price, model)
+	}
+	for model, gpus := range fragmentation {
+		ch <- metrics.NewLazyConstMetric(fragmentedGPUs, metrics.GaugeValue, gpus, model)
 	}
 	for model, usd := range cost {
 		ch <- metrics.NewLazyConstMetric(runningCost, metrics.GaugeValue, usd, model)

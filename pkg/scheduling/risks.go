@@ -4,11 +4,7 @@ package scheduling
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"fmt"
-	"net/http"
-	"os"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -46,19 +42,11 @@ type catalogSource struct {
 // ListRisks asks for all risks.
 func (s *catalogSource) ListRisks(ctx context.Context) ([]catalog.PoolRisk, error) {
 	if s.client == nil {
-		transport := http.DefaultTransport.(*http.Transport).Clone() //nolint:forcetypeassert // the standard library's own
-		if s.caFile != "" {
-			pem, err := os.ReadFile(s.caFile)
-			if err != nil {
-				return nil, fmt.Errorf("pluginConfig %s: args.catalogCAFile: %w", Name, err)
-			}
-			pool := x509.NewCertPool()
-			if !pool.AppendCertsFromPEM(pem) {
-				return nil, fmt.Errorf("pluginConfig %s: args.catalogCAFile %s has no certificate in PEM", Name, s.caFile)
-			}
-			transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+		trusting, err := client.Trusting(s.caFile, catalogTimeout)
+		if err != nil {
+			return nil, fmt.Errorf("pluginConfig %s: args.catalogCAFile: %w", Name, err)
 		}
-		c, err := client.New(s.url, &http.Client{Timeout: catalogTimeout, Transport: transport}, nil)
+		c, err := client.New(s.url, trusting, nil)
 		if err != nil {
 			return nil, err
 		}

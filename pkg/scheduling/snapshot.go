@@ -116,9 +116,6 @@ func resources(of fwk.Resource, pods int) v1.ResourceList {
 	return out
 }
 
-// SnapshotPath is where a scheduler serves its snapshot.
-const SnapshotPath = "/debug/spotbench/snapshot"
-
 // ServeHTTP answers with the present state. Whoever may ask is decided before.
 func (s *Snapshots) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	taken, err := s.Take()

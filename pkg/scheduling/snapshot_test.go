@@ -32,7 +32,7 @@ func startObserved(t *testing.T, args []string, nodes ...*v1.Node) (*cluster, *h
 
 func take(t *testing.T, server *httptest.Server) snapshot.Snapshot {
 	t.Helper()
-	response, err := http.Get(server.URL + scheduling.SnapshotPath)
+	response, err := http.Get(server.URL + snapshot.Path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,7 +195,7 @@ func TestASnapshotHasTheSchedulersState(t *testing.T) {
 func TestASchedulerThatHasNotStartedSaysSo(t *testing.T) {
 	server := httptest.NewServer(&scheduling.Snapshots{})
 	defer server.Close()
-	response, err := http.Get(server.URL + scheduling.SnapshotPath)
+	response, err := http.Get(server.URL + snapshot.Path)
 	if err != nil {
 		t.Fatal(err)
 	}

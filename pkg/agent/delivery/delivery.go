@@ -6,8 +6,6 @@ package delivery
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"io"
 	"net/http"
@@ -16,6 +14,7 @@ import (
 	"time"
 
 	"github.com/spotbench/spotbench/pkg/agent/spool"
+	"github.com/spotbench/spotbench/pkg/catalog/client"
 	"github.com/spotbench/spotbench/pkg/version"
 )
 
@@ -29,19 +28,11 @@ type Client struct {
 // for each request, because the kubelet renews it; caFile holds the authority of
 // the catalog's certificate, "" for the system's.
 func New(base, tokenFile, caFile string) (*Client, error) {
-	transport := http.DefaultTransport.(*http.Transport).Clone() //nolint:forcetypeassert // the standard library's own
-	if caFile != "" {
-		pem, err := os.ReadFile(caFile)
-		if err != nil {
-			return nil, fmt.Errorf("authority of the catalog's certificate: %w", err)
-		}
-		pool := x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("authority of the catalog's certificate: %s has no certificate in PEM", caFile)
-		}
-		transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	trusting, err := client.Trusting(caFile, 30*time.Second)
+	if err != nil {
+		return nil, err
 	}
-	return &Client{base: strings.TrimSuffix(base, "/"), tokenFile: tokenFile, http: &http.Client{Timeout: 30 * time.Second, Transport: transport}}, nil
+	return &Client{base: strings.TrimSuffix(base, "/"), tokenFile: tokenFile, http: trusting}, nil
 }
 
 // Deliver sends one entry. What the catalog will never accept is spool.ErrRefused;

@@ -114,7 +114,6 @@ func (c *Client) Ready(ctx context.Context, model string) error {
 type chunk struct {
 	Fingerprint string `json:"system_fingerprint"`
 	Choices     []struct {
-		Text         string  `json:"text"`
 		FinishReason *string `json:"finish_reason"`
 		Delta        struct {
 			Content          string `json:"content"`

@@ -75,9 +75,6 @@ func (p Plan) NodePrefix(n int) netip.Prefix { return netip.PrefixFrom(p.NodeIP(
 // PodCIDR is the pod network of node n (from 0).
 func (p Plan) PodCIDR(n int) netip.Prefix { return netip.PrefixFrom(p.addr(firstPodNet+n, 0), 24) }
 
-// PodGateway is the address of node n inside its own pod network.
-func (p Plan) PodGateway(n int) netip.Addr { return p.addr(firstPodNet+n, 1) }
-
 // ServiceCIDR is the network of Service addresses.
 func (p Plan) ServiceCIDR() netip.Prefix { return netip.PrefixFrom(p.addr(240, 0), 20) }
 

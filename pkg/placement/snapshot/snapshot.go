@@ -37,6 +37,9 @@ const (
 	Kind       = "PlacementSnapshot"
 )
 
+// Path is where a scheduler serves its own.
+const Path = "/debug/spotbench/snapshot"
+
 // Snapshot is the state that a decision is made on.
 type Snapshot struct {
 	APIVersion string `json:"apiVersion"`
