@@ -163,7 +163,7 @@ func startScheduler(t *testing.T, ctx context.Context, name string, nodes []open
 		node := kwokNode(nodes[i], order[i])
 		group.Go(func() error {
 			_, err := client.CoreV1().Nodes().Create(groupCtx, node, metav1.CreateOptions{})
-			return err //nolint:wrapcheck // names the node
+			return err
 		})
 	}
 	if err := group.Wait(); err != nil {

@@ -340,7 +340,7 @@ func (c *Cluster) LoadImagesTo(ctx context.Context, nodes []string, tars ...stri
 			group.Go(func() error { return c.loadImage(ctx, name, tar) })
 		}
 	}
-	return group.Wait() //nolint:wrapcheck // wrapped below
+	return group.Wait()
 }
 
 func (c *Cluster) loadImage(ctx context.Context, name, tar string) error {

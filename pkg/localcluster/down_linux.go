@@ -47,7 +47,7 @@ func Down(name string, progress io.Writer) error {
 			group.Go(func() error { return machine.Kill(pid) })
 		}
 		if err := group.Wait(); err != nil {
-			return err //nolint:wrapcheck // our own
+			return err
 		}
 	}
 	s, err := load(name)

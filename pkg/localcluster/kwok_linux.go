@@ -65,7 +65,7 @@ func createKwokNodes(ctx context.Context, client kubernetes.Interface, s *state)
 			})
 		}
 	}
-	return group.Wait() //nolint:wrapcheck // wrapped above
+	return group.Wait()
 }
 
 // waitForKwok waits until every simulated node is Ready.

@@ -72,7 +72,7 @@ func (s *state) save() error {
 func load(name string) (*state, error) {
 	data, err := os.ReadFile(paths{name}.state())
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil //nolint:nilnil // absence is an ordinary answer here
+		return nil, nil // absence is an ordinary answer here
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the state of cluster %s: %w", name, err)
