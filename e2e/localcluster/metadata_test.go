@@ -5,18 +5,22 @@
 package localcluster_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
+	"slices"
+	"strconv"
 	"testing"
 	"time"
 
 	"github.com/spotbench/spotbench/pkg/localcluster"
 )
 
-// askMetadata makes this program, started inside a node, ask the node's metadata
+// askMetadata makes this program, started in a node's network, ask the node's metadata
 // service for the path in the variable and print the answer.
 const askMetadata = "SPOTBENCH_E2E_ASK_METADATA"
 
@@ -53,16 +57,28 @@ func instanceMetadata(ctx context.Context, method, path, header, value string) (
 	return string(body), err
 }
 
-// metadata asks the node's metadata service, with a session token.
+// metadata asks the node's metadata service from the node's own network.
 func metadata(t *testing.T, ctx context.Context, c *localcluster.Cluster, node, path string) string {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := c.Exec(ctx, node, "env", askMetadata+"="+path, self)
+	nodes, err := c.Nodes(ctx)
 	if err != nil {
 		t.Fatal(err)
+	}
+	at := slices.IndexFunc(nodes, func(n localcluster.NodeInfo) bool { return n.Name == node })
+	if at < 0 {
+		t.Fatalf("no node %s", node)
+	}
+	cmd := exec.CommandContext(ctx, "nsenter", "--target", strconv.Itoa(nodes[at].PID), "--net", self)
+	cmd.Env = append(cmd.Environ(), askMetadata+"="+path)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("metadata %s of %s: %v: %s", path, node, err, stderr.String())
 	}
 	return string(out)
 }
