@@ -44,8 +44,9 @@ for a processor. Measurements alternate between the two; the table has the media
 of -repeats.
 
   pods/s     pods over the time from the first binding to the last
-  attempt    scheduler_scheduling_algorithm_duration_seconds: the decision, which keeps
-             the next pod waiting; interpolated within the histogram's buckets
+  attempt    scheduler_scheduling_algorithm_duration_seconds: the decision; interpolated
+             within the histogram's buckets. Ours also holds the next pod back while 100
+             bindings are under way, which is in pods/s and not in here
   CPU        of the scheduler process, user and system, per 1,000 pods
   memory     peak resident set of the scheduler process
 
