@@ -140,7 +140,7 @@ var oneModel = func() string {
 		}
 	}
 	slices.Sort(names)
-	known := `(?i:(NVIDIA-)?(` + strings.Join(names, "|") + `))(-MIG-[0-9]{1,2}g\.[0-9]{1,3}gb(\.[a-z]+)?)?`
+	known := `(?i:(NVIDIA-)?(` + strings.Join(names, "|") + `))(-MIG-` + gpu.ProfilePattern + `)?`
 	product := `(` + strings.Join(gpu.ProductPrefixes(), "|") + `)([A-Za-z0-9._-]{0,54}[A-Za-z0-9])`
 	return `^(` + known + `|` + product + `)$`
 }()

@@ -39,11 +39,11 @@ type row struct {
 
 var table = []row{
 	user(AnnotationGPUModel, kindModels, "H100-80GB, A100-80GB",
-		"Acceptable GPU models, most preferred first: canonical names, or the raw value of the node label `nvidia.com/gpu.product` for a card that the catalogue lacks. A node with an earlier model is taken before one with a later model, whatever the cost; among nodes of one model the cheapest to finish on wins. Models joined by `|` are as good as each other: of `H100-80GB, A100-80GB | A800-80GB` an A100 and an A800 are told apart by cost alone.",
+		"Acceptable GPU models, most preferred first: canonical names, or the raw value of the node label `nvidia.com/gpu.product` for a card that the catalogue lacks. A node with an earlier model is taken before one with a later model, whatever the cost; among nodes of one model the cheapest to finish on wins. A pod that asks for MIG slices (`nvidia.com/mig-1g.10gb`) or for shares (`nvidia.com/gpu.shared`) names the card that they are of, or, as `A100-80GB-MIG-1g.10gb`, the slice. Models joined by `|` are as good as each other: of `H100-80GB, A100-80GB | A800-80GB` an A100 and an A800 are told apart by cost alone.",
 		"every model, the cheapest to finish on wins",
 		func(s *Spec, v preference) { s.GPUModels, s.ModelRanks = v.models, v.ranks }, parseModels),
 	user(AnnotationGPUMemory, kindQuantity, "80Gi",
-		"Least nominal memory per GPU. Nominal is the size the card is sold as, N GB counted as N GiB, and not what its driver reports: `80Gi` accepts an H100-80GB, whose driver says 81559 MiB.",
+		"Least nominal memory per GPU, or per MIG slice where the pod asks for slices. Nominal is the size the card is sold as, N GB counted as N GiB, and not what its driver reports: `80Gi` accepts an H100-80GB, whose driver says 81559 MiB.",
 		"any",
 		func(s *Spec, v int64) { s.GPUMemoryBytes = v }, parseQuantity),
 	user(AnnotationCapacity, kindCapacity, "spot",
@@ -91,7 +91,7 @@ var table = []row{
 		"none: the result file's own",
 		func(s *Spec, v string) { s.Benchmark = v }, parseName),
 	user(AnnotationIsolation, kindIsolation, "node",
-		"`node`: no other pod may use the node's GPUs while this one runs, because a neighbour spoils a benchmark; time-sliced GPUs are refused.",
+		"`node`: no other pod may use the node's GPUs while this one runs, because a neighbour spoils a benchmark; GPUs that pods share are refused.",
 		"`none`",
 		func(s *Spec, v string) { s.Isolation = Isolation(v) }, kindIsolation.parseEnum),
 	user(AnnotationRun, kindRun, "llama-70b-nightly-7",

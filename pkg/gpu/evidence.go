@@ -9,14 +9,33 @@ import (
 
 // FromNode reads a node's GPUs from its labels, as FromLabels does, and from how many
 // of each extended resource its kubelet offers. Where these contradict each other the
-// GPUs are Invalid: nobody can tell which card a pod would get.
+// GPUs are Invalid: nobody can tell which card a pod would get. What pods find that
+// ask for slices or shares by resources of their own, As tells.
 func FromNode(labels map[string]string, offered map[string]int) (Node, bool) {
 	n, ok := FromLabels(labels)
 	if !ok || n.Invalid != "" {
 		return n, ok
 	}
+	if offered[Resource{Shared: true}.Name()] > 0 && !strings.HasSuffix(n.Product, "-SHARED") {
+		n.Shared = false // those under the plain name are whole
+		if n.Count > 0 {
+			n.Share = 1 / float64(n.Count)
+		}
+	}
+	if divided(offered) {
+		cards := cardsNeeded(n.Model, labels, offered)
+		if n.Count > 0 && cards > n.Count {
+			n.Invalid = fmt.Sprintf("it offers more slices and GPUs than the %d cards of label %s hold: GPU Feature Discovery counts those of one model only, or its labels are old", n.Count, LabelCount)
+			return n, true
+		}
+		n.Share = 1 / float64(max(n.Count, cards))
+		if n.Shared {
+			n.Share /= float64(replicasOf(Resource{}, labels))
+		}
+		return n, true
+	}
 	whole := offered[ResourceName]
-	switch replicas := max(1, atoi(labels[LabelReplicas])); {
+	switch replicas := replicasOf(Resource{}, labels); {
 	case n.Count == 0 || whole <= n.Count*replicas:
 		// Fewer are no contradiction: a card fails, or is divided by MIG.
 	case labels[LabelProduct] == "":
@@ -42,6 +61,10 @@ func contradiction(labels map[string]string) string {
 	}
 	product, _ := splitProduct(labels[LabelProduct])
 	hear(LabelProduct, labels[LabelProduct], product)
+	for _, key := range productsOfSlices(labels) {
+		card, _ := splitProduct(labels[key])
+		hear(key, labels[key], card)
+	}
 	hear(labelGKEAccelerator, labels[labelGKEAccelerator], labels[labelGKEAccelerator])
 	if name := labels[labelKarpenterName]; name != "" {
 		hear(labelKarpenterName, name, fromKarpenter(name, labels).Model)

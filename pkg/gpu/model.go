@@ -122,7 +122,11 @@ func CanonicalName(name string) (string, error) {
 	}
 	base, suffix := splitProduct(name)
 	if m, ok := Lookup(base); ok && suffix.mig != "" && suffix.invalid == "" {
-		return m.Name + "-MIG-" + suffix.mig, nil
+		p, err := ParseProfile(suffix.mig)
+		if err != nil {
+			return "", err
+		}
+		return sliceModel(m.Name, p.Name), nil
 	}
 	for _, p := range productPrefixes {
 		if strings.HasPrefix(name, p) && len(name) > len(p) && isLabelValue(name) {

@@ -25,13 +25,6 @@ const (
 	labelInstanceType     = "node.kubernetes.io/instance-type"
 )
 
-// ResourcePrefix begins the names of all resources of NVIDIA's device plugin.
-const ResourcePrefix = "nvidia.com/"
-
-// ResourceName is the extended resource that a device plugin advertises whole
-// (or time-sliced) GPUs under.
-const ResourceName = "nvidia.com/gpu"
-
 // Node is what is known of one node's GPUs, all of one model: with several models on
 // a node GPU Feature Discovery labels only one of them, and FromNode says that it
 // cannot be used.
@@ -52,6 +45,12 @@ type Node struct {
 	Shared bool
 	// Invalid says why these GPUs cannot be used, "" when they can.
 	Invalid string
+	// Card is the canonical name of the card that a slice is cut from which pods ask
+	// for by a resource of its own (As), "" of all else.
+	Card string
+	// Share is the part of the machine that one of them is; 0 where those that are
+	// offered make it up in equal parts.
+	Share float64
 }
 
 // FromLabels reads a node's GPUs: GPU Feature Discovery's labels where present
@@ -83,7 +82,7 @@ func fromGKE(accelerator string, labels map[string]string) Node {
 	}
 	if profile := labels[labelGKEPartition]; profile != "" {
 		// The label counts the cards, not their slices.
-		n.Model, n.MemoryBytes, n.Count = n.Model+"-MIG-"+profile, migMemory(profile), 0
+		n.Model, n.MemoryBytes, n.Count = sliceModel(n.Model, profile), migMemory(profile), 0
 	}
 	return n
 }
@@ -107,7 +106,7 @@ func fromProduct(product string, labels map[string]string) Node {
 	case suffix.invalid != "":
 		n.Invalid = suffix.invalid
 	case suffix.mig != "":
-		n.Model += "-MIG-" + suffix.mig
+		n.Model = sliceModel(n.Model, suffix.mig)
 		n.MemoryBytes = migMemory(suffix.mig)
 		if n.MemoryBytes == 0 {
 			n.MemoryBytes = roundUp(driver, gib)
@@ -136,8 +135,6 @@ func fromKarpenter(name string, labels map[string]string) Node {
 	return n
 }
 
-func gigabytes(bytes int64) string { return strconv.FormatInt(bytes/gib, 10) + "GB" }
-
 type productSuffix struct {
 	shared  bool
 	mig     string // profile, "1g.5gb"
@@ -159,20 +156,13 @@ func splitProduct(product string) (base string, s productSuffix) {
 	return base, s
 }
 
-// migMemory reads the size from a profile: "1g.5gb" and "1g.10gb+me" have it
-// after the dot. It is nominal, like a card's.
+// migMemory is the nominal memory of a slice, 0 for a profile that cannot be read.
 func migMemory(profile string) int64 {
-	_, size, found := strings.Cut(profile, ".")
-	if !found {
+	p, err := ParseProfile(profile)
+	if err != nil {
 		return 0
 	}
-	size, _, _ = strings.Cut(size, ".")
-	size, _, _ = strings.Cut(size, "+")
-	size, isGB := strings.CutSuffix(strings.ToLower(size), "gb")
-	if !isGB {
-		return 0
-	}
-	return int64(atoi(size)) * gib
+	return p.MemoryBytes
 }
 
 // atoi reads a label's non-negative number; anything else is "not said". The

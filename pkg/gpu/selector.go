@@ -20,21 +20,17 @@ type Requirement struct {
 // catalogue's, which FromLabels accepts, are not selected: labels match exactly.
 func Selectors(name string) [][]Requirement {
 	m, known := Lookup(name)
+	if card, profile, isSlice := strings.Cut(name, "-MIG-"); isSlice {
+		return selectorsOfSlice(card, profile)
+	}
 	if !known {
 		return [][]Requirement{{{LabelProduct, "In", []string{name, name + "-SHARED"}}}}
 	}
-	var products, accelerators, names []string
+	var names []string
 	for _, spelling := range append([]string{m.Name}, m.Aliases...) {
-		lower := strings.ToLower(spelling)
-		names = append(names, lower)
-		if strings.HasPrefix(spelling, "nvidia-") {
-			accelerators = append(accelerators, spelling)
-			continue
-		}
-		for _, p := range []string{spelling, "NVIDIA-" + spelling} {
-			products = append(products, p, p+"-SHARED")
-		}
+		names = append(names, strings.ToLower(spelling))
 	}
+	products, accelerators := spellings(m, "")
 	selectors := [][]Requirement{
 		{{LabelProduct, "In", products}},
 		{{labelKarpenterName, "In", names}},
@@ -53,6 +49,43 @@ func Selectors(name string) [][]Requirement {
 				{labelKarpenterMemory, "Lt", []string{strconv.FormatInt((m.MemoryBytes+slack+mib-1)/mib, 10)}},
 			})
 		}
+	}
+	return selectors
+}
+
+// spellings of a model in the label of products, with what follows the card's name,
+// and in GKE's.
+func spellings(m Model, suffix string) (products, accelerators []string) {
+	for _, spelling := range append([]string{m.Name}, m.Aliases...) {
+		if strings.HasPrefix(spelling, "nvidia-") {
+			accelerators = append(accelerators, spelling)
+			continue
+		}
+		spelt := []string{spelling + suffix}
+		if !strings.HasPrefix(spelling, "NVIDIA-") {
+			spelt = append(spelt, "NVIDIA-"+spelling+suffix)
+		}
+		for _, p := range spelt {
+			products = append(products, p, p+"-SHARED")
+		}
+	}
+	return products, accelerators
+}
+
+// selectorsOfSlice are for slices under the strategy "single", where they are the
+// node's GPUs, under "mixed", where they have labels of their own, and GKE's.
+func selectorsOfSlice(card, profile string) [][]Requirement {
+	m, known := Lookup(card)
+	if !known {
+		m = Model{Name: card}
+	}
+	products, accelerators := spellings(m, "-MIG-"+profile)
+	selectors := [][]Requirement{
+		{{LabelProduct, "In", products}},
+		{{Resource{Profile: profile}.labels() + ".product", "In", products}},
+	}
+	if len(accelerators) > 0 {
+		selectors = append(selectors, []Requirement{{labelGKEAccelerator, "In", accelerators}, {labelGKEPartition, "In", []string{profile}}})
 	}
 	return selectors
 }
