@@ -18,9 +18,13 @@ type Placement struct {
 	Region       string `json:"region,omitempty"`
 	Zone         string `json:"zone,omitempty"`
 	InstanceType string `json:"instanceType,omitempty"`
-	// GPUModel is canonical; GPUCount is how many of them the pod has.
+	// GPUModel is canonical, of a MIG slice the card's with the profile
+	// ("A100-80GB-MIG-1g.10gb"); GPUCount is how many of them the pod has.
 	GPUModel string `json:"gpuModel,omitempty"`
 	GPUCount int    `json:"gpuCount"`
+	// Resource is by what the pod asked for them, where it is not nvidia.com/gpu:
+	// "nvidia.com/mig-1g.10gb".
+	Resource string `json:"resource,omitempty"`
 	// CapacityType is "spot" or "on-demand".
 	CapacityType string `json:"capacityType"`
 	// USDPerHour is the price of the whole node times the share of its GPUs that

@@ -73,16 +73,18 @@ func CheckGPUs(r Request, n Node) *Refusal {
 	switch {
 	case !n.HasGPUs && n.TotalGPUs == 0:
 		return refuse(ReasonNoGPUs, "no GPUs, wanted %s", wanted)
+	case !r.Resource.Whole() && n.TotalGPUs == 0:
+		return refuse(ReasonNoGPUs, "no %s, wanted %s", r.Resource.Name(), wanted)
 	case n.GPUs.Invalid != "":
 		return refuse(ReasonInvalid, "GPUs that cannot be used: %s", n.GPUs.Invalid)
 	case len(r.Spec.GPUModels) > 0 && modelRank(r.Spec, n) < 0:
 		return refuse(ReasonModel, "%s, wanted %s", describeModel(n), wanted)
 	case r.Spec.GPUMemoryBytes > 0 && n.GPUs.MemoryBytes == 0:
-		return refuse(ReasonMemory, "%s of unknown memory, wanted %s per GPU", describeModel(n), gibibytes(r.Spec.GPUMemoryBytes))
+		return refuse(ReasonMemory, "%s of unknown memory, wanted %s per %s", describeModel(n), gibibytes(r.Spec.GPUMemoryBytes), r.unit())
 	case n.GPUs.MemoryBytes < r.Spec.GPUMemoryBytes:
-		return refuse(ReasonMemory, "%s with %s per GPU, wanted %s", describeModel(n), gibibytes(n.GPUs.MemoryBytes), gibibytes(r.Spec.GPUMemoryBytes))
+		return refuse(ReasonMemory, "%s with %s per %s, wanted %s", describeModel(n), gibibytes(n.GPUs.MemoryBytes), r.unit(), gibibytes(r.Spec.GPUMemoryBytes))
 	case n.GPUs.Shared && r.Spec.Isolation == benchspec.IsolationNode:
-		return refuse(ReasonShared, "time-sliced GPUs, wanted isolation")
+		return refuse(ReasonShared, "%s, wanted isolation", sharedGPUs(r))
 	}
 	return nil
 }
@@ -163,10 +165,28 @@ func CheckNeighbours(r Request, n Node) *Refusal {
 // CheckRoom says whether a node has as many free GPUs as the pod asks for. The
 // scheduler's own accounting decides that; this explains it.
 func CheckRoom(r Request, n Node) *Refusal {
-	if n.FreeGPUs < r.GPUs {
+	switch {
+	case n.FreeGPUs >= r.GPUs:
+		return nil
+	case r.Resource.Whole():
 		return passing(ReasonRoom, "%d free GPUs of %d, wanted %d", n.FreeGPUs, n.TotalGPUs, r.GPUs)
 	}
-	return nil
+	return passing(ReasonRoom, "%d of %d %s free, wanted %d", n.FreeGPUs, n.TotalGPUs, r.Resource.Name(), r.GPUs)
+}
+
+// unit is what one of the pod's GPUs is called.
+func (r Request) unit() string {
+	if r.Resource.Profile != "" {
+		return "slice"
+	}
+	return "GPU"
+}
+
+func sharedGPUs(r Request) string {
+	if r.Resource.Whole() {
+		return "time-sliced GPUs"
+	}
+	return r.Resource.Name() + " that pods share"
 }
 
 func refuse(reason Reason, format string, args ...any) *Refusal {
@@ -180,12 +200,15 @@ func passing(reason Reason, format string, args ...any) *Refusal {
 }
 
 // modelRank is how preferred the node's model is, 0 for pods that list none, -1 when
-// it is not in the list.
+// it is not in the list. A slice that the pod asks for as such is of its card's model
+// and of its own.
 func modelRank(s benchspec.Spec, n Node) int {
 	if len(s.GPUModels) == 0 {
 		return 0
 	}
-	i := slices.IndexFunc(s.GPUModels, func(m string) bool { return m == n.GPUs.Model || m == n.GPUs.Product })
+	i := slices.IndexFunc(s.GPUModels, func(m string) bool {
+		return m == n.GPUs.Model || m == n.GPUs.Product || m == n.GPUs.Card
+	})
 	if i < 0 {
 		return -1
 	}

@@ -56,11 +56,13 @@ type classKey struct {
 	ages risk.ByAge
 }
 
-// FleetNode is a node with the room on it.
+// FleetNode is a node with the room on it, as a pod that asks for whole GPUs finds it.
 type FleetNode struct {
 	Node
 	// CPUMilli and MemoryBytes are what it has for pods in all.
 	CPUMilli, MemoryBytes int64
+	// Slices is how many MIG slices it has of a profile, in all.
+	Slices map[string]int
 	// Used is what the pods on it have of that.
 	Used packing.Used
 	// Ref is what Search.Allowed is asked about it by.
@@ -80,7 +82,7 @@ func NewFleet(o packing.Options) (*Fleet, error) {
 // with is an error, and as good as gone.
 func (f *Fleet) Set(n FleetNode) error {
 	n.Opportunity = Opportunity{}
-	room := packing.Node{Name: n.Name, Model: n.GPUs.Model, GPUMemoryBytes: n.GPUs.MemoryBytes, GPUs: n.TotalGPUs, CPUMilli: n.CPUMilli, MemoryBytes: n.MemoryBytes}
+	room := packing.Node{Name: n.Name, Model: n.GPUs.Model, GPUMemoryBytes: n.GPUs.MemoryBytes, GPUs: n.TotalGPUs, MIG: n.Slices, CPUMilli: n.CPUMilli, MemoryBytes: n.MemoryBytes}
 	// Time-slicing can offer more of them than the engine takes: those beyond count as
 	// the first to be taken.
 	if beyond := room.GPUs - packing.MostGPUs; beyond > 0 {
@@ -199,11 +201,17 @@ func (c *class) example() Node {
 	return n
 }
 
-// packing is the request as the engine takes it; false when it takes none such.
+// packing is the request as the engine takes it; false when it takes none such. Which
+// cards a slice may be cut from it does not ask: Check does. Shares count as what they
+// take of CPU and memory alone.
 func (r Request) packing() (packing.Request, bool) {
 	p := packing.Request{CPUMilli: r.CPUMilli, MemoryBytes: r.MemoryBytes}
-	if r.GPUs > 0 {
+	switch {
+	case r.GPUs == 0 || r.Resource.Shared:
+	case r.Resource.Whole():
 		p.GPUs, p.GPUMilli, p.Models, p.GPUMemoryBytes = r.GPUs, packing.WholeGPU, r.Spec.GPUModels, r.Spec.GPUMemoryBytes
+	default:
+		p.MIG = map[string]int{r.Resource.Profile: r.GPUs}
 	}
 	return p, p.Validate() == nil
 }
@@ -298,11 +306,11 @@ type verdict struct {
 	modelRank int
 }
 
-// Shortlist finds the best nodes for a pod. false means that the fleet cannot tell:
-// ask Check and Rank.
+// Shortlist finds the best nodes for a pod. false means that the fleet cannot tell,
+// as of slices and shares, which it does not see as their pods do: ask Check and Rank.
 func (f *Fleet) Shortlist(r Request, s Search) (Shortlist, bool) {
 	request, ok := r.packing()
-	if !ok {
+	if !ok || !r.Resource.Whole() {
 		return Shortlist{}, false
 	}
 	scores, err := f.engine.Scores(request)

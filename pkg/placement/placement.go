@@ -37,7 +37,9 @@ import (
 	"github.com/spotbench/spotbench/pkg/risk"
 )
 
-// Node is a candidate: what is known of it when the decision is made.
+// Node is a candidate: what is known of it when the decision is made. Its GPUs are as
+// the pod in question finds them: to one that asks for MIG slices or for shares of
+// GPUs these are the node's GPUs, and their number is that of the slices or shares.
 type Node struct {
 	Name string
 	// GPUs is what its labels say; HasGPUs is false for a node without any.
@@ -81,11 +83,23 @@ func (n Node) hazardOver(d time.Duration) risk.Hazard {
 	return risk.Hazard(n.Ages.Cumulative(n.Age, d) / d.Hours())
 }
 
+// share is the part of the node that so many of its GPUs are, at most all of it.
+func (n Node) share(gpus int) float64 {
+	switch {
+	case n.GPUs.Share > 0:
+		return min(1, float64(gpus)*n.GPUs.Share)
+	case n.TotalGPUs > 0:
+		return min(1, float64(gpus)/float64(n.TotalGPUs))
+	}
+	return 0
+}
+
 // Request is what is to be placed.
 type Request struct {
 	Spec benchspec.Spec
-	// GPUs is how many the pod asks for.
-	GPUs int
+	// GPUs is how many the pod asks for, Resource what kind of them.
+	GPUs     int
+	Resource gpu.Resource
 	// CPUMilli and MemoryBytes are what it asks for besides.
 	CPUMilli, MemoryBytes int64
 	Now                   time.Time
@@ -137,7 +151,9 @@ type Estimate struct {
 func (e Estimate) PriceKnown() bool { return e.USDPerHour > 0 }
 
 // Reckon estimates what finishing on a node takes and costs. The pod pays for the
-// share of the node's GPUs it asks for.
+// share of the node's GPUs it asks for: for a MIG slice that of its compute slices in
+// those of all cards (1g.10gb of eight A100: 1/56), for a share of a card that of all
+// shares.
 func Reckon(r Request, n Node) Estimate {
 	run := risk.Run{
 		Work:           r.work(),
@@ -151,11 +167,9 @@ func Reckon(r Request, n Node) Estimate {
 	}
 	hazard := n.hazardOver(run.Work)
 	e := Estimate{Risk: hazard.Interruption(run.Work), Hours: risk.ExpectedHours(hazard, run)}
-	if n.TotalGPUs > 0 {
-		share := min(1, float64(r.GPUs)/float64(n.TotalGPUs))
-		e.USDPerHour = n.USDPerHour * share
-		e.OnDemandUSDPerHour = n.OnDemandUSDPerHour * share
-	}
+	share := n.share(r.GPUs)
+	e.USDPerHour = n.USDPerHour * share
+	e.OnDemandUSDPerHour = n.OnDemandUSDPerHour * share
 	e.CostUSD = e.Hours * e.USDPerHour
 	if e.USDPerHour == 0 {
 		e.CostUSD = 0 // and not Inf·0

@@ -103,7 +103,7 @@ func For(s snapshot.Snapshot, p snapshot.Pod) ([]Group, error) {
 	}
 	groups := map[key]*Group{}
 	for _, n := range sortedNodes(s) {
-		if n.TotalGPUs == 0 && n.GPU == nil && p.GPUs > 0 {
+		if n.TotalGPUs == 0 && n.GPU == nil && p.UsesGPUs() {
 			continue
 		}
 		k := key{pool: n.Pool}
@@ -129,12 +129,12 @@ func For(s snapshot.Snapshot, p snapshot.Pod) ([]Group, error) {
 		g.count(*refusal)
 		g.Ways = append(g.Ways, ways(s, p, n)...)
 	}
-	for _, model := range r.Spec.GPUModels {
+	for _, model := range cards(r) {
 		k := key{model: model, pool: snapshot.Pool{CapacityType: newCapacity(r)}}
 		known := slices.ContainsFunc(s.Nodes, func(n snapshot.Node) bool {
 			return n.GPU != nil && (n.GPU.Model == model || n.GPU.Product == model)
 		})
-		if way, ok := firstOf(s, p, model, k.pool); ok && !known {
+		if way, ok := firstOf(s, p, r, model, k.pool); ok && !known {
 			groups[k] = &Group{GPUModel: model, Pool: k.pool, Ways: []Way{way}}
 		}
 	}
@@ -148,6 +148,20 @@ func For(s snapshot.Snapshot, p snapshot.Pod) ([]Group, error) {
 	}
 	slices.SortFunc(out, compareGroups)
 	return out, nil
+}
+
+// cards that a pod names: for slices those that they are cut from.
+func cards(r placement.Request) []string {
+	if r.Resource.Profile == "" {
+		return r.Spec.GPUModels
+	}
+	var out []string
+	for _, model := range r.Spec.GPUModels {
+		if card, _, _ := strings.Cut(model, "-MIG-"); !slices.Contains(out, card) {
+			out = append(out, card)
+		}
+	}
+	return out
 }
 
 func sortedNodes(s snapshot.Snapshot) []snapshot.Node {

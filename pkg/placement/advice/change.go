@@ -165,7 +165,7 @@ func options(st state, refusal placement.Refusal) []Change {
 	case placement.ReasonModel:
 		return allowModel(st.p, n)
 	case placement.ReasonMemory:
-		return lowerMemory(n)
+		return lowerMemory(st.p, n)
 	case placement.ReasonShared:
 		return []Change{annotate(benchspec.AnnotationIsolation, string(benchspec.IsolationNone), "drop the isolation")}
 	case placement.ReasonCapacity:
@@ -186,6 +186,9 @@ func options(st state, refusal placement.Refusal) []Change {
 		if n.TotalGPUs < st.p.GPUs {
 			return []Change{{Kind: FewerGPUs, GPUs: n.TotalGPUs, Text: fmt.Sprintf("ask for at most %d GPUs", n.TotalGPUs)}}
 		}
+		if !r.Resource.Whole() && n.TotalOf(r.Resource) < r.GPUs {
+			return lowerRequest(st.p, n)
+		}
 		return waitForPods(st, refusal)
 	case snapshot.ReasonCordoned:
 		return []Change{{Kind: Uncordon, Node: n.Name, Text: "uncordon " + n.Name}}
@@ -205,17 +208,19 @@ func annotate(annotation, value, text string) Change {
 }
 
 func allowModel(p snapshot.Pod, n snapshot.Node) []Change {
-	if n.GPU == nil || n.GPU.Model == "" {
+	model := n.GPUsFor(p).Model
+	if model == "" {
 		return nil
 	}
-	return []Change{annotate(benchspec.AnnotationGPUModel, p.Annotations[benchspec.AnnotationGPUModel]+", "+n.GPU.Model, "allow "+n.GPU.Model+" in gpu-model")}
+	return []Change{annotate(benchspec.AnnotationGPUModel, p.Annotations[benchspec.AnnotationGPUModel]+", "+model, "allow "+model+" in gpu-model")}
 }
 
-func lowerMemory(n snapshot.Node) []Change {
-	if n.GPU == nil || n.GPU.MemoryBytes == 0 {
+func lowerMemory(p snapshot.Pod, n snapshot.Node) []Change {
+	memory := n.GPUsFor(p).MemoryBytes
+	if memory == 0 {
 		return nil
 	}
-	value := resource.NewQuantity(n.GPU.MemoryBytes, resource.BinarySI).String()
+	value := resource.NewQuantity(memory, resource.BinarySI).String()
 	return []Change{annotate(benchspec.AnnotationGPUMemory, value, "lower gpu-memory to "+value)}
 }
 
@@ -425,7 +430,7 @@ func another(s snapshot.Snapshot, p snapshot.Pod, n snapshot.Node) (Way, bool) {
 }
 
 // firstOf is the way of adding a node with a model that the cluster does not have.
-func firstOf(s snapshot.Snapshot, p snapshot.Pod, model string, pool snapshot.Pool) (Way, bool) {
+func firstOf(s snapshot.Snapshot, p snapshot.Pod, r placement.Request, model string, pool snapshot.Pool) (Way, bool) {
 	n := snapshot.Node{Name: "new-" + strings.ToLower(model), GPU: &snapshot.GPU{Model: model, Product: model, Count: p.GPUs}, Pool: pool, TotalGPUs: p.GPUs,
 		Labels: p.NodeSelector, Allocatable: p.Requests.DeepCopy()}
 	if m, ok := gpu.Lookup(model); ok {
@@ -435,7 +440,11 @@ func firstOf(s snapshot.Snapshot, p snapshot.Pod, model string, pool snapshot.Po
 		n.Allocatable = v1.ResourceList{}
 	}
 	n.Allocatable[v1.ResourcePods] = *resource.NewQuantity(1, resource.DecimalSI)
-	return added(s, p, n, fmt.Sprintf("add %s node: the cluster has none", article(model)))
+	what := article(model) + " node"
+	if !r.Resource.Whole() {
+		what += " with " + r.Resource.Name()
+	}
+	return added(s, p, n, "add "+what+": the cluster has none")
 }
 
 func added(s snapshot.Snapshot, p snapshot.Pod, n snapshot.Node, text string) (Way, bool) {

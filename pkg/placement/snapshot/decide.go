@@ -81,13 +81,16 @@ func (s Snapshot) Find(namespace, name string) (pod Pod, node string, ok bool) {
 func (s Snapshot) Request(p Pod) (placement.Request, error) {
 	spec, err := benchspec.Parse(p.Annotations)
 	r := placement.Request{
-		Spec: spec, GPUs: p.GPUs, CPUMilli: p.Requests.Cpu().MilliValue(), MemoryBytes: p.Requests.Memory().Value(),
+		Spec: spec, CPUMilli: p.Requests.Cpu().MilliValue(), MemoryBytes: p.Requests.Memory().Value(),
 		Now: s.Time, Assumptions: s.Assumptions.placement(),
 	}
 	if err != nil {
 		return r, fmt.Errorf("the pod's annotations are malformed: %s", strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
-	if p.GPUs == 0 && (len(spec.GPUModels) > 0 || spec.GPUMemoryBytes > 0) {
+	if r.Resource, r.GPUs, err = p.gpus(); err != nil {
+		return r, err
+	}
+	if r.GPUs == 0 && (len(spec.GPUModels) > 0 || spec.GPUMemoryBytes > 0) {
 		return r, fmt.Errorf("the pod's annotations name GPU models or memory, but it asks for no %s; add it to resources.limits", gpu.ResourceName)
 	}
 	return r, nil
@@ -211,7 +214,7 @@ func (s Snapshot) Place(p Pod, node string) Snapshot {
 		if n.Name != node {
 			continue
 		}
-		if p.GPUs > 0 {
+		if p.UsesGPUs() {
 			s.Nodes[i].Pods = append(slices.Clone(n.Pods), p)
 		}
 		s.Nodes[i].Requested = add(n.Requested, p, +1)

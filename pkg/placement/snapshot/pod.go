@@ -27,7 +27,8 @@ type Pod struct {
 	// Annotations are those under spotbench.dev/, the placement of a pod that has one
 	// included.
 	Annotations map[string]string `json:"annotations,omitempty"`
-	// GPUs is how many the pod asks for, Requests what else it does.
+	// GPUs is how many whole ones the pod asks for, Requests what else it does, MIG
+	// slices and shares of GPUs among it.
 	GPUs     int             `json:"gpus"`
 	Requests v1.ResourceList `json:"requests,omitempty"`
 
@@ -136,6 +137,27 @@ func unchecked(pod *v1.Pod) []string {
 	}))
 	add("resource claims", len(pod.Spec.ResourceClaims) > 0)
 	return out
+}
+
+// gpus is what GPUs the pod asks for, whole ones or parts, and how many. An error says
+// what is wrong with that.
+func (p Pod) gpus() (gpu.Resource, int, error) {
+	return gpu.Asked(func(yield func(string, int64) bool) {
+		if !yield(gpu.ResourceName, int64(p.GPUs)) {
+			return
+		}
+		for name, quantity := range p.Requests {
+			if !yield(string(name), quantity.Value()) {
+				return
+			}
+		}
+	})
+}
+
+// UsesGPUs says whether the pod asks for GPUs, whole ones or parts.
+func (p Pod) UsesGPUs() bool {
+	_, n, err := p.gpus()
+	return n > 0 || err != nil
 }
 
 // Key is NAMESPACE/NAME.

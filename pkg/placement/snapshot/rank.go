@@ -6,7 +6,10 @@ import (
 	"cmp"
 	"slices"
 
+	v1 "k8s.io/api/core/v1"
+
 	"github.com/spotbench/spotbench/pkg/benchspec"
+	"github.com/spotbench/spotbench/pkg/gpu"
 	"github.com/spotbench/spotbench/pkg/placement"
 	"github.com/spotbench/spotbench/pkg/placement/packing"
 )
@@ -45,15 +48,17 @@ func (s Snapshot) opportunities(r placement.Request, p Pod) func(node string) pl
 	return fleet.Opportunities(r)
 }
 
-// fleet is the node as a pod finds it that is not on it, with the room there.
+// fleet is the node as a pod finds it that asks for whole GPUs and is not on it, with
+// the room there.
 func (n Node) fleet(p Pod) placement.FleetNode {
-	node, taken := n.placement(p), n.requestedWithout(p)
+	node, taken := n.whole(p), n.requestedWithout(p)
 	out := placement.FleetNode{
 		Node: node, CPUMilli: n.Allocatable.Cpu().MilliValue(), MemoryBytes: n.Allocatable.Memory().Value(),
-		Used: packing.Used{GPUs: max(0, node.TotalGPUs-node.FreeGPUs), CPUMilli: taken.Cpu().MilliValue(), MemoryBytes: taken.Memory().Value()},
+		Slices: slicesIn(n.Allocatable),
+		Used:   packing.Used{GPUs: max(0, node.TotalGPUs-node.FreeGPUs), MIG: slicesIn(taken), CPUMilli: taken.Cpu().MilliValue(), MemoryBytes: taken.Memory().Value()},
 	}
 	if n.Unschedulable || n.Notice != "" {
-		out.Used.GPUs = node.TotalGPUs // none of it is for the pods to come
+		out.Used.GPUs, out.Used.MIG = node.TotalGPUs, out.Slices // none of it is for the pods to come
 	}
 	return out
 }
@@ -94,11 +99,22 @@ func (s Snapshot) learn(fleet *placement.Fleet, but Pod) {
 	}
 }
 
+// slicesIn is how many MIG slices there are of each profile.
+func slicesIn(of v1.ResourceList) map[string]int {
+	slices := map[string]int{}
+	for name, quantity := range of {
+		if r, is, err := gpu.ParseResource(string(name)); is && err == nil && quantity.Sign() > 0 && r.Profile != "" && !r.Shared {
+			slices[r.Profile] = int(quantity.Value())
+		}
+	}
+	return slices
+}
+
 // waiting is what the pods ask for that were refused and wait.
 func (s Snapshot) waiting() []placement.Request {
 	var out []placement.Request
 	for _, p := range sorted(s.Pending) {
-		if request, err := s.Request(p); err == nil && p.Refused != "" && p.GPUs > 0 {
+		if request, err := s.Request(p); err == nil && p.Refused != "" && request.GPUs > 0 {
 			out = append(out, request)
 		}
 	}

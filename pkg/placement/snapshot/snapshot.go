@@ -95,8 +95,8 @@ type Node struct {
 	// GPU is what its labels say, nil for a node without any.
 	GPU  *GPU `json:"gpu,omitempty"`
 	Pool Pool `json:"pool"`
-	// TotalGPUs is how many the kubelet offers; the free ones are those that no pod of
-	// Pods has.
+	// TotalGPUs is how many whole ones the kubelet offers; the free ones are those that
+	// no pod of Pods has. MIG slices and shares are in Allocatable and Requested.
 	TotalGPUs int `json:"totalGPUs"`
 	// Prices of the whole node in USD per hour; 0 when not known.
 	USDPerHour         float64 `json:"usdPerHour,omitempty"`
@@ -122,12 +122,14 @@ type Node struct {
 
 // GPU is gpu.Node.
 type GPU struct {
-	Model       string `json:"model,omitempty"`
-	Product     string `json:"product,omitempty"`
-	MemoryBytes int64  `json:"memoryBytes,omitempty"`
-	Count       int    `json:"count,omitempty"`
-	Shared      bool   `json:"shared,omitempty"`
-	Invalid     string `json:"invalid,omitempty"`
+	Model       string  `json:"model,omitempty"`
+	Product     string  `json:"product,omitempty"`
+	MemoryBytes int64   `json:"memoryBytes,omitempty"`
+	Count       int     `json:"count,omitempty"`
+	Shared      bool    `json:"shared,omitempty"`
+	Invalid     string  `json:"invalid,omitempty"`
+	Card        string  `json:"card,omitempty"`
+	Share       float64 `json:"share,omitempty"`
 }
 
 // Pool is gpu.Pool.
@@ -164,6 +166,38 @@ func NodeOf(n placement.Node) Node {
 
 // placement is the node as a pod finds it, which is not its own neighbour.
 func (n Node) placement(pod Pod) placement.Node {
+	out := n.whole(pod)
+	resource, _, err := pod.gpus()
+	if err != nil || resource.Whole() {
+		return out
+	}
+	offered := n.offered()
+	out.GPUs = out.GPUs.As(resource, n.Labels, offered)
+	out.TotalGPUs = offered[resource.Name()]
+	requested := n.requestedWithout(pod)[v1.ResourceName(resource.Name())]
+	out.FreeGPUs = out.TotalGPUs - int(requested.Value())
+	return out
+}
+
+// offered is how many of each of NVIDIA's resources the node has.
+func (n Node) offered() map[string]int {
+	offered := map[string]int{gpu.ResourceName: n.TotalGPUs}
+	for name, quantity := range n.Allocatable {
+		if strings.HasPrefix(string(name), gpu.ResourcePrefix) {
+			offered[string(name)] = int(quantity.Value())
+		}
+	}
+	return offered
+}
+
+// GPUsFor is the node's GPUs as a pod finds them.
+func (n Node) GPUsFor(pod Pod) gpu.Node { return n.placement(pod).GPUs }
+
+// TotalOf is how many of a kind of GPU the node has, free or not.
+func (n Node) TotalOf(r gpu.Resource) int { return n.offered()[r.Name()] }
+
+// whole is the node as a pod finds it that asks for whole GPUs.
+func (n Node) whole(pod Pod) placement.Node {
 	out := placement.Node{
 		Name:               n.Name,
 		Pool:               gpu.Pool(n.Pool),
@@ -296,8 +330,8 @@ func (s Snapshot) Validate() error {
 		n.validate(in)
 		for j, p := range n.Pods {
 			p.validate(func(format string, args ...any) { in(p.where(j, "pods")+format, args...) }, pods)
-			if p.GPUs == 0 {
-				in("pods[%d].gpus is 0; only pods with GPUs are listed", j)
+			if !p.UsesGPUs() {
+				in("pods[%d].gpus is 0 and requests has no part of one; only pods with GPUs are listed", j)
 			}
 		}
 	}
@@ -316,6 +350,9 @@ func (n Node) validate(bad func(string, ...any)) {
 	}
 	if n.GPU != nil && (n.GPU.MemoryBytes < 0 || n.GPU.Count < 0) {
 		bad("gpu.memoryBytes is %d and gpu.count %d; neither can be negative", n.GPU.MemoryBytes, n.GPU.Count)
+	}
+	if n.GPU != nil && !(n.GPU.Share >= 0 && n.GPU.Share <= 1) {
+		bad("gpu.share is %v, want 0 to 1", n.GPU.Share)
 	}
 	if c := n.Pool.CapacityType; c != gpu.Spot && c != gpu.OnDemand {
 		bad("pool.capacityType is %q, want %q or %q", c, gpu.Spot, gpu.OnDemand)
