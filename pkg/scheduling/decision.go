@@ -48,7 +48,7 @@ func (p *Plugin) Reserve(_ context.Context, state fwk.CycleState, pod *v1.Pod, n
 		ranked = slices.DeleteFunc(slices.Clone(a.list.Best), func(c placement.Candidate) bool { return c.Node.Name != nodeName })
 	}
 	if len(ranked) == 0 {
-		n := p.nodeWithPods(info)
+		n := p.nodeWithPods(a.request, info)
 		n.Opportunity = p.opportunities(a.request)(nodeName)
 		ranked = placement.Rank(a.request, []placement.Node{n})
 	}
@@ -122,6 +122,7 @@ func decision(a *attempt, ranked []placement.Candidate, nodeName string, refused
 		InstanceType:       n.Pool.InstanceType,
 		GPUModel:           n.GPUs.Model,
 		GPUCount:           r.GPUs,
+		Resource:           resourceOf(r),
 		CapacityType:       n.Pool.CapacityType,
 		USDPerHour:         e.USDPerHour,
 		OnDemandUSDPerHour: e.OnDemandUSDPerHour,
@@ -133,6 +134,14 @@ func decision(a *attempt, ranked []placement.Candidate, nodeName string, refused
 		Alternatives:       alternatives(r, ranked, chosen),
 		Refused:            refused,
 	}
+}
+
+// resourceOf is by what the pod asks for its GPUs, "" for whole ones and for none.
+func resourceOf(r placement.Request) string {
+	if r.Resource.Whole() {
+		return ""
+	}
+	return r.Resource.Name()
 }
 
 // alternatives are the best of the ranked candidates besides the chosen.
@@ -175,7 +184,7 @@ func (p *Plugin) refused(a *attempt, ranked []placement.Candidate, all []fwk.Nod
 		if len(out) == mostRefused {
 			break
 		}
-		n := p.nodeWithPods(info)
+		n := p.nodeWithPods(a.request, info)
 		refusal := a.check(n)
 		if refusal == nil {
 			refusal = placement.CheckRoom(a.request, n)

@@ -4,7 +4,7 @@ package scheduling
 
 import (
 	"context"
-	"strings"
+	"errors"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
@@ -36,9 +36,9 @@ const (
 // only the nodes that have one of them.
 func (p *Plugin) PreFilter(_ context.Context, state fwk.CycleState, pod *v1.Pod, _ []fwk.NodeInfo) (*framework.PreFilterResult, *fwk.Status) {
 	request, err := p.request(pod)
-	if err != nil {
-		refusals.WithLabelValues("MalformedAnnotation", "").Inc()
-		return nil, fwk.NewStatus(fwk.UnschedulableAndUnresolvable, ErrReasonMalformed+strings.ReplaceAll(err.Error(), "\n", "; "))
+	if u := (*unreadable)(nil); errors.As(err, &u) {
+		refusals.WithLabelValues(u.reason, "").Inc()
+		return nil, fwk.NewStatus(fwk.UnschedulableAndUnresolvable, u.text)
 	}
 	if request.GPUs == 0 && (len(request.Spec.GPUModels) > 0 || request.Spec.GPUMemoryBytes > 0) {
 		refusals.WithLabelValues("NoGPUsAsked", "").Inc()
@@ -56,7 +56,7 @@ func (p *Plugin) PreFilter(_ context.Context, state fwk.CycleState, pod *v1.Pod,
 		}
 		return &framework.PreFilterResult{NodeNames: names}, nil
 	}
-	if len(request.Spec.GPUModels) == 0 {
+	if len(request.Spec.GPUModels) == 0 || !request.Resource.Whole() {
 		state.Write(stateKey, a)
 		return nil, nil
 	}
@@ -83,7 +83,7 @@ func (p *Plugin) Filter(_ context.Context, state fwk.CycleState, pod *v1.Pod, in
 	if err != nil {
 		return fwk.AsStatus(err)
 	}
-	node := p.nodeWithPods(info)
+	node := p.nodeWithPods(a.request, info)
 	refusal := a.check(node)
 	if refusal == nil {
 		return nil

@@ -139,8 +139,9 @@ func (p *Plugin) see(info fwk.NodeInfo, generation int64) {
 		Node: n, CPUMilli: allocatable.GetMilliCPU(), MemoryBytes: allocatable.GetMemory(),
 		Used: packing.Used{GPUs: max(0, n.TotalGPUs-n.FreeGPUs), CPUMilli: requested.GetMilliCPU(), MemoryBytes: requested.GetMemory()},
 	}
+	set.Slices, set.Used.MIG = slicesIn(allocatable.GetScalarResources()), slicesIn(requested.GetScalarResources())
 	if info.Node().Spec.Unschedulable || n.Notice != "" {
-		set.Used.GPUs = n.TotalGPUs // none of it is for the pods to come
+		set.Used.GPUs, set.Used.MIG = n.TotalGPUs, set.Slices // none of it is for the pods to come
 	}
 	set.Ref = p.fleet.remember(&seenNode{object: info.Node(), generation: generation, node: n}, len(info.GetPods()) >= allocatable.GetAllowedPodNumber())
 	if err := p.fleet.nodes.Set(set); err != nil {
@@ -335,7 +336,7 @@ func (p *Plugin) waitingRequests() []placement.Request {
 		if !ok {
 			continue
 		}
-		if request, err := p.request(pod); err == nil && gpusOf(pod) > 0 {
+		if request, err := p.request(pod); err == nil && request.GPUs > 0 {
 			requests = append(requests, request)
 		}
 	}

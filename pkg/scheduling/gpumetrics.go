@@ -17,9 +17,9 @@ import (
 
 var (
 	freeGPUs = metrics.NewDesc("spotbench_scheduler_gpus_free",
-		"GPUs that no pod has, by model, those of no use now left out.", []string{"gpu_model"}, nil, metrics.ALPHA, "")
+		"GPUs, MIG slices and shares that no pod has, by model, those of no use now left out.", []string{"gpu_model"}, nil, metrics.ALPHA, "")
 	unusableGPUs = metrics.NewDesc("spotbench_scheduler_gpus_unusable",
-		"GPUs that no pod has and none can get now, by model: their node is cordoned, about to be interrupted, or misconfigured.", []string{"gpu_model"}, nil, metrics.ALPHA, "")
+		"GPUs, MIG slices and shares that no pod has and none can get now, by model: their node is cordoned, about to be interrupted, or misconfigured.", []string{"gpu_model"}, nil, metrics.ALPHA, "")
 	fragmentedGPUs = metrics.NewDesc("spotbench_scheduler_gpus_fragmented",
 		"GPUs that are free but that a pod of those asked for of late, which may run on the model, could not use on average: too few together, or too little CPU or memory beside them.", []string{"gpu_model"}, nil, metrics.ALPHA, "")
 	scarcity = metrics.NewDesc("spotbench_scheduler_gpu_scarcity",
@@ -70,12 +70,18 @@ func (c *gpuCollector) CollectWithStability(ch chan<- metrics.Metric) {
 	if err != nil {
 		return
 	}
-	used, cost := map[string]int{}, map[string]float64{}
+	type key struct {
+		node     string
+		resource gpu.Resource
+	}
+	used, cost := map[key]int{}, map[string]float64{}
 	for _, pod := range pods {
 		if pod.Spec.NodeName == "" || pod.Status.Phase == v1.PodSucceeded || pod.Status.Phase == v1.PodFailed {
 			continue
 		}
-		used[pod.Spec.NodeName] += gpusOf(pod)
+		if r, n, err := gpusAsked(requestsOf(pod)); err == nil {
+			used[key{pod.Spec.NodeName, r}] += n
+		}
 		if text := pod.Annotations[benchspec.AnnotationPlacement]; text != "" {
 			if placement, err := benchspec.ParsePlacement(text); err == nil {
 				cost[placement.GPUModel] += placement.ExpectedCostUSD
@@ -84,20 +90,28 @@ func (c *gpuCollector) CollectWithStability(ch chan<- metrics.Metric) {
 	}
 	free, unusable := map[string]int{}, map[string]int{}
 	for _, node := range nodes {
-		allocatable := node.Status.Allocatable[gpu.ResourceName]
-		if allocatable.IsZero() {
-			continue
+		offered := offeredBy(node)
+		whole, _ := gpu.FromNode(node.Labels, offered)
+		for name, n := range offered {
+			r, is, err := gpu.ParseResource(name)
+			if !is || err != nil || n == 0 {
+				continue
+			}
+			gpus := whole.As(r, node.Labels, offered)
+			model := gpus.Model
+			if r.Shared {
+				model += "-SHARED" // as GPU Feature Discovery names what it shares
+			}
+			left := max(0, n-used[key{node.Name, r}])
+			// Both gauges of every model are there, so that none is mistaken for no answer.
+			if node.Spec.Unschedulable || gpus.Invalid != "" || notice(node) != "" {
+				free[model] += 0
+				unusable[model] += left
+				continue
+			}
+			free[model] += left
+			unusable[model] += 0
 		}
-		gpus, _ := gpusOfNode(node)
-		left := max(0, int(allocatable.Value())-used[node.Name])
-		// Both gauges of every model are there, so that none is mistaken for no answer.
-		if node.Spec.Unschedulable || gpus.Invalid != "" || notice(node) != "" {
-			free[gpus.Model] += 0
-			unusable[gpus.Model] += left
-			continue
-		}
-		free[gpus.Model] += left
-		unusable[gpus.Model] += 0
 	}
 	for model, n := range free {
 		ch <- metrics.NewLazyConstMetric(freeGPUs, metrics.GaugeValue, float64(n), model)

@@ -36,11 +36,11 @@ func (p *Plugin) afterNodeChange(logger klog.Logger, pod *v1.Pod, oldObj, newObj
 	if err != nil {
 		return fwk.QueueSkip, nil //nolint:nilerr // the pod is malformed, and nodes do not mend annotations
 	}
-	if refusal := placement.Check(request, p.node(after)); refusal != nil {
+	if refusal := placement.Check(request, as(request, p.node(after), after)); refusal != nil {
 		logger.V(5).Info("Node changed, but is refused for the pod", "pod", klog.KObj(pod), "node", klog.KObj(after), "reason", refusal.Reason)
 		return fwk.QueueSkip, nil
 	}
-	if before != nil && placement.Check(request, p.node(before)) == nil {
+	if before != nil && placement.Check(request, as(request, p.node(before), before)) == nil {
 		logger.V(5).Info("Node changed in nothing that kept the pod off it", "pod", klog.KObj(pod), "node", klog.KObj(after))
 		return fwk.QueueSkip, nil
 	}
@@ -55,12 +55,12 @@ func (p *Plugin) afterPodChange(_ klog.Logger, pod *v1.Pod, oldObj, newObj any) 
 		return fwk.Queue, err
 	}
 	if after != nil && after.UID == pod.UID {
-		if before != nil && maps.Equal(before.Annotations, after.Annotations) && gpusOf(before) == gpusOf(after) {
+		if before != nil && maps.Equal(before.Annotations, after.Annotations) && sameGPUs(before, after) {
 			return fwk.QueueSkip, nil
 		}
 		return fwk.Queue, nil
 	}
-	if before == nil || gpusOf(before) == 0 {
+	if before == nil || !usesGPUs(before) {
 		return fwk.QueueSkip, nil
 	}
 	gone := after == nil
@@ -71,4 +71,11 @@ func (p *Plugin) afterPodChange(_ klog.Logger, pod *v1.Pod, oldObj, newObj any) 
 		return fwk.Queue, nil
 	}
 	return fwk.QueueSkip, nil
+}
+
+// sameGPUs says whether two versions of a pod ask for the same GPUs.
+func sameGPUs(a, b *v1.Pod) bool {
+	kind, n, err := gpusAsked(requestsOf(a))
+	otherKind, otherN, otherErr := gpusAsked(requestsOf(b))
+	return kind == otherKind && n == otherN && (err == nil) == (otherErr == nil)
 }

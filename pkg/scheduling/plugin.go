@@ -5,6 +5,7 @@ package scheduling
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"time"
 
@@ -151,26 +152,35 @@ func attemptOf(state fwk.CycleState) (*attempt, error) {
 	return a, nil
 }
 
-// request reads what a pod asks for.
+// request reads what a pod asks for. An error (*unreadable) is why it is refused
+// whatever the nodes.
 func (p *Plugin) request(pod *v1.Pod) (placement.Request, error) {
 	spec, err := benchspec.Parse(pod.Annotations)
 	requests := requestsOf(pod)
-	gpus := requests[gpu.ResourceName]
-	return placement.Request{Spec: spec, GPUs: int(gpus.Value()), CPUMilli: requests.Cpu().MilliValue(), MemoryBytes: requests.Memory().Value(),
-		Now: p.now(), Assumptions: p.assumptions}, err
+	r := placement.Request{Spec: spec, CPUMilli: requests.Cpu().MilliValue(), MemoryBytes: requests.Memory().Value(), Now: p.now(), Assumptions: p.assumptions}
+	if err != nil {
+		return r, &unreadable{"MalformedAnnotation", ErrReasonMalformed + strings.ReplaceAll(err.Error(), "\n", "; ")}
+	}
+	if r.Resource, r.GPUs, err = gpusAsked(requests); err != nil {
+		return r, &unreadable{"SeveralKindsOfGPUs", err.Error()}
+	}
+	return r, nil
 }
+
+// unreadable is why a pod is refused whatever the nodes.
+type unreadable struct {
+	reason string // for metrics
+	text   string // for the pod's event
+}
+
+func (u *unreadable) Error() string { return u.text }
 
 func requestsOf(pod *v1.Pod) v1.ResourceList {
 	return resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{})
 }
 
-// gpusOf is how many whole GPUs a pod asks for.
-func gpusOf(pod *v1.Pod) int {
-	n := requestsOf(pod)[gpu.ResourceName]
-	return int(n.Value())
-}
-
-// node is what the plugin knows of a node without the pods on it.
+// node is what the plugin knows of a node without the pods on it, as one that asks
+// for whole GPUs finds it.
 func (p *Plugin) node(node *v1.Node) placement.Node {
 	n := placement.Node{
 		Name:   node.Name,
@@ -191,24 +201,26 @@ func (p *Plugin) node(node *v1.Node) placement.Node {
 	return n
 }
 
-// nodeWithPods is what the plugin knows of a node in a snapshot. What the fleet has
-// of it is taken, unless pods were put there or taken away to see what if.
-func (p *Plugin) nodeWithPods(info fwk.NodeInfo) placement.Node {
-	if n, ok := p.fleet.node(info); ok {
-		return n
+// nodeWithPods is what the plugin knows of a node in a snapshot, as the pod of a
+// request finds it. What the fleet has of it is taken, unless pods were put there or
+// taken away to see what if.
+func (p *Plugin) nodeWithPods(r placement.Request, info fwk.NodeInfo) placement.Node {
+	n, ok := p.fleet.node(info)
+	if !ok {
+		n = p.withPods(info)
 	}
-	return p.withPods(info)
+	return asWithPods(r, n, info)
 }
 
 func (p *Plugin) withPods(info fwk.NodeInfo) placement.Node {
 	n := p.node(info.Node())
-	used := int(info.GetRequested().GetScalarResources()[gpu.ResourceName])
-	if used == 0 {
+	requested := info.GetRequested().GetScalarResources()
+	if !anyGPUs(requested) {
 		return n
 	}
-	n.FreeGPUs = n.TotalGPUs - used
+	n.FreeGPUs = n.TotalGPUs - int(requested[gpu.ResourceName])
 	for _, other := range info.GetPods() {
-		if gpusOf(other.GetPod()) == 0 {
+		if !usesGPUs(other.GetPod()) {
 			continue
 		}
 		n.GPUPods++

@@ -70,7 +70,7 @@ func (s *Snapshots) Take() (snapshot.Snapshot, error) {
 		for _, pod := range info.GetPods() {
 			one := podOf(pod.GetPod())
 			placed[one.Key()] = true
-			if one.GPUs == 0 {
+			if !one.UsesGPUs() {
 				continue
 			}
 			if one.Started.IsZero() {

@@ -82,6 +82,9 @@ func TestASnapshotDecidesWhatTheSchedulerThenDoes(t *testing.T) {
 	for name, test := range map[string]struct {
 		pod *v1.Pod
 	}{
+		"a slice":             {partPod("p", map[string]string{"gpu-model": "H100-80GB, A100-80GB"}, "nvidia.com/mig-1g.10gb", "2")},
+		"a slice by memory":   {partPod("p", map[string]string{"gpu-memory": "40Gi"}, "nvidia.com/mig-3g.40gb", "1")},
+		"a share":             {partPod("p", map[string]string{"gpu-model": "L4"}, "nvidia.com/gpu.shared", "3")},
 		"memory alone":        {benchPod("p", 1, map[string]string{"gpu-memory": "80Gi", "expected-duration": "45m"})},
 		"preferred models":    {benchPod("p", 4, map[string]string{"gpu-model": "H100-80GB, A100-80GB"})},
 		"a whole node":        {benchPod("p", 8, map[string]string{"isolation": "node"})},
@@ -91,8 +94,11 @@ func TestASnapshotDecidesWhatTheSchedulerThenDoes(t *testing.T) {
 		"no GPU":              {benchPod("p", 0, nil)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c, server := startObserved(t, nil, reference()...)
-			for _, other := range []*v1.Pod{benchPod("first", 1, map[string]string{"expected-duration": "25m", "gpu-model": "A100-80GB"}), benchPod("second", 3, map[string]string{"gpu-model": "L4"})} {
+			nodes := reference()
+			nodes = append(nodes, parts()[:3]...)
+			c, server := startObserved(t, nil, nodes...)
+			for _, other := range []*v1.Pod{benchPod("first", 1, map[string]string{"expected-duration": "25m", "gpu-model": "A100-80GB"}), benchPod("second", 3, map[string]string{"gpu-model": "L4"}),
+				partPod("third", map[string]string{"expected-duration": "10m"}, "nvidia.com/mig-1g.10gb", "1"), partPod("fourth", nil, "nvidia.com/gpu.shared", "2")} {
 				c.create(other)
 				c.eventually(other.Name, "placed", func(p *v1.Pod) bool { return p.Spec.NodeName != "" })
 			}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	fwk "k8s.io/kube-scheduler/framework"
 
 	"github.com/spotbench/spotbench/pkg/gpu"
 	"github.com/spotbench/spotbench/pkg/placement"
@@ -26,13 +27,13 @@ func (a *attempt) check(n placement.Node) *placement.Refusal {
 // waitForSpot says whether the pod waits for spot nodes that suit it, and sees to it
 // that it is tried again once it must start on demand: no event of the cluster
 // tells that the time has come.
-func (p *Plugin) waitForSpot(pod *v1.Pod, request placement.Request) bool {
+func (p *Plugin) waitForSpot(pod *v1.Pod, request placement.Request, nodes []fwk.NodeInfo) bool {
 	if !placement.WaitsForSpot(request) {
 		return false
 	}
 	suits := false
 	var urgent time.Time
-	p.fleet.nodes.Kinds(func(n placement.Node, _ int) {
+	p.kinds(request, nodes, func(n placement.Node) {
 		if refusal := placement.Check(request, n); refusal != nil {
 			return
 		}
@@ -48,6 +49,18 @@ func (p *Plugin) waitForSpot(pod *v1.Pod, request placement.Request) bool {
 		p.wakeAt(pod, urgent)
 	}
 	return suits
+}
+
+// kinds visits the nodes as the pod finds them if they are empty, where it can one of
+// each kind.
+func (p *Plugin) kinds(request placement.Request, nodes []fwk.NodeInfo, visit func(placement.Node)) {
+	if request.Resource.Whole() {
+		p.fleet.nodes.Kinds(func(n placement.Node, _ int) { visit(n) })
+		return
+	}
+	for _, info := range nodes {
+		visit(as(request, p.node(info.Node()), info.Node()))
+	}
 }
 
 // alarm is when a pod is to be tried again.
