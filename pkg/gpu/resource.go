@@ -21,21 +21,28 @@ const (
 	sharedSuffix = ".shared"
 )
 
-// Resource is a kind of GPU that pods ask for by an extended resource. The zero value
-// is ResourceName.
+// Resource is a kind of GPU as pods ask for it, mostly an extended resource. The zero
+// value is ResourceName.
 type Resource struct {
 	// Profile is the MIG profile of a slice under the strategy "mixed", "" for a card.
 	Profile string
 	// Shared is true for shares of it under a name of their own: time-slicing or MPS
 	// with renameByDefault.
 	Shared bool
+	// Claimed is true for devices that pods ask for by ResourceClaims instead; what
+	// these are the claims say.
+	Claimed bool
 }
 
 // Whole says that it is ResourceName.
 func (r Resource) Whole() bool { return r == Resource{} }
 
-// Name is the extended resource's: "nvidia.com/mig-1g.10gb.shared".
+// Name is the extended resource's: "nvidia.com/mig-1g.10gb.shared". That of claims is
+// their API's.
 func (r Resource) Name() string {
+	if r.Claimed {
+		return "resourceclaims.resource.k8s.io"
+	}
 	if r.Shared {
 		return r.labels() + sharedSuffix
 	}

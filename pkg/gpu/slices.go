@@ -114,3 +114,39 @@ func productsOfSlices(labels map[string]string) []string {
 	slices.Sort(keys)
 	return keys
 }
+
+// FromDevice reads a GPU of dynamic resource allocation from what NVIDIA's driver says
+// of it: its product as NVML names it, the profile of a MIG slice, "" of a card, and
+// the memory in bytes that is left for programs, 0 when it is not said.
+func FromDevice(product, profile string, memory int64) Node {
+	spelt := strings.Join(strings.Fields(product), "-") // as labels have it
+	n := Node{Model: spelt, Product: spelt, MemoryBytes: roundUp(min(max(memory, 0), 1<<60), gib)}
+	if m, known := Lookup(product); known {
+		n.Model, n.MemoryBytes = m.Name, m.MemoryBytes
+	}
+	if profile == "" {
+		return n
+	}
+	n.Card = n.Model
+	p, err := ParseProfile(profile)
+	if err != nil {
+		n.Invalid = err.Error()
+		return n
+	}
+	n.Model, n.Product, n.MemoryBytes = sliceModel(n.Card, p.Name), sliceModel(n.Product, p.Name), p.MemoryBytes
+	return n
+}
+
+// PartOf is the part that one such GPU is of so many cards: of a slice its compute
+// slices over theirs.
+func (n Node) PartOf(cards int) float64 {
+	if cards < 1 {
+		return 0
+	}
+	_, profile, isSlice := strings.Cut(n.Model, "-MIG-")
+	p, err := ParseProfile(profile)
+	if !isSlice || n.Card == "" || err != nil {
+		return 1 / float64(cards)
+	}
+	return float64(p.Compute) / float64(computeSlices(n.Card)*cards)
+}

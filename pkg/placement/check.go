@@ -71,6 +71,10 @@ func CheckGPUs(r Request, n Node) *Refusal {
 	}
 	wanted := wantedGPUs(r)
 	switch {
+	case r.Resource.Claimed && !n.HasGPUs:
+		return refuse(ReasonNoGPUs, "no GPUs in a ResourceSlice, wanted %s", wanted)
+	case r.Resource.Claimed && n.TotalGPUs == 0:
+		return refuse(ReasonNoGPUs, "no GPUs that the pod's claims select, wanted %s", wanted)
 	case !n.HasGPUs && n.TotalGPUs == 0:
 		return refuse(ReasonNoGPUs, "no GPUs, wanted %s", wanted)
 	case !r.Resource.Whole() && n.TotalGPUs == 0:
@@ -168,7 +172,7 @@ func CheckRoom(r Request, n Node) *Refusal {
 	switch {
 	case n.FreeGPUs >= r.GPUs:
 		return nil
-	case r.Resource.Whole():
+	case r.Resource.Whole() || r.Resource.Claimed:
 		return passing(ReasonRoom, "%d free GPUs of %d, wanted %d", n.FreeGPUs, n.TotalGPUs, r.GPUs)
 	}
 	return passing(ReasonRoom, "%d of %d %s free, wanted %d", n.FreeGPUs, n.TotalGPUs, r.Resource.Name(), r.GPUs)
@@ -198,6 +202,9 @@ func passing(reason Reason, format string, args ...any) *Refusal {
 	r.Temporary = true
 	return r
 }
+
+// ModelRank is how preferred a node's model is, from 0; -1 when the pod lists others.
+func (r Request) ModelRank(n Node) int { return modelRank(r.Spec, n) }
 
 // modelRank is how preferred the node's model is, 0 for pods that list none, -1 when
 // it is not in the list. A slice that the pod asks for as such is of its card's model

@@ -202,12 +202,12 @@ func (c *class) example() Node {
 }
 
 // packing is the request as the engine takes it; false when it takes none such. Which
-// cards a slice may be cut from it does not ask: Check does. Shares count as what they
-// take of CPU and memory alone.
+// cards a slice may be cut from it does not ask: Check does. Shares and
+// devices of claims count as what their pods take of CPU and memory alone.
 func (r Request) packing() (packing.Request, bool) {
 	p := packing.Request{CPUMilli: r.CPUMilli, MemoryBytes: r.MemoryBytes}
 	switch {
-	case r.GPUs == 0 || r.Resource.Shared:
+	case r.GPUs == 0 || r.Resource.Shared || r.Resource.Claimed:
 	case r.Resource.Whole():
 		p.GPUs, p.GPUMilli, p.Models, p.GPUMemoryBytes = r.GPUs, packing.WholeGPU, r.Spec.GPUModels, r.Spec.GPUMemoryBytes
 	default:

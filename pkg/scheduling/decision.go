@@ -48,7 +48,7 @@ func (p *Plugin) Reserve(_ context.Context, state fwk.CycleState, pod *v1.Pod, n
 		ranked = slices.DeleteFunc(slices.Clone(a.list.Best), func(c placement.Candidate) bool { return c.Node.Name != nodeName })
 	}
 	if len(ranked) == 0 {
-		n := p.nodeWithPods(a.request, info)
+		n := p.nodeWithPods(a, info)
 		n.Opportunity = p.opportunities(a.request)(nodeName)
 		ranked = placement.Rank(a.request, []placement.Node{n})
 	}
@@ -81,6 +81,12 @@ func (p *Plugin) Bind(ctx context.Context, state fwk.CycleState, pod *v1.Pod, no
 	}
 	if a.decided == nil {
 		return fwk.NewStatus(fwk.Skip)
+	}
+	if a.claimed != nil {
+		// Of several models that would do, the claims have theirs by now.
+		if model := p.devices.modelGiven(pod, nodeName); model != "" {
+			a.decided.GPUModel = model
+		}
 	}
 	binding := &v1.Binding{
 		ObjectMeta: metav1.ObjectMeta{
@@ -184,7 +190,7 @@ func (p *Plugin) refused(a *attempt, ranked []placement.Candidate, all []fwk.Nod
 		if len(out) == mostRefused {
 			break
 		}
-		n := p.nodeWithPods(a.request, info)
+		n := p.nodeWithPods(a, info)
 		refusal := a.check(n)
 		if refusal == nil {
 			refusal = placement.CheckRoom(a.request, n)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spotbench/spotbench/pkg/gpu"
 	"github.com/spotbench/spotbench/pkg/placement"
+	"github.com/spotbench/spotbench/pkg/placement/claims"
 )
 
 // gpusOfNode is what a node's labels and its kubelet say of its GPUs.
@@ -40,10 +41,16 @@ func gpusAsked(requests v1.ResourceList) (gpu.Resource, int, error) {
 	})
 }
 
-// usesGPUs says whether a pod has GPUs of its node, whole ones or parts.
-func usesGPUs(pod *v1.Pod) bool {
+// usesGPUs says whether a pod has GPUs of its node, whole ones, parts, or by claims.
+func (p *Plugin) usesGPUs(pod *v1.Pod) bool {
 	_, n, err := gpusAsked(requestsOf(pod))
-	return n > 0 || err != nil
+	return n > 0 || err != nil || p.devices.usesGPUs(pod)
+}
+
+// mayUseGPUs is usesGPUs without asking what claims are for.
+func mayUseGPUs(pod *v1.Pod) bool {
+	_, n, err := gpusAsked(requestsOf(pod))
+	return n > 0 || err != nil || len(pod.Spec.ResourceClaims) > 0
 }
 
 // anyGPUs says whether any of some extended resources are GPUs.
@@ -56,10 +63,14 @@ func anyGPUs(scalars map[v1.ResourceName]int64) bool {
 	return false
 }
 
-// as is a node as the pod of a request finds it.
-func as(r placement.Request, n placement.Node, node *v1.Node) placement.Node {
-	if r.Resource.Whole() {
+// as is a node as the pod of a request finds it; c is what its claims come to, nil for
+// one without.
+func (p *Plugin) as(r placement.Request, c *claimed, n placement.Node, node *v1.Node) placement.Node {
+	switch {
+	case r.Resource.Whole():
 		return n
+	case c != nil:
+		return claims.See(r, n, c.asks, p.devices.seenBy(c, node.Name))
 	}
 	offered := offeredBy(node)
 	n.GPUs = n.GPUs.As(r.Resource, node.Labels, offered)
@@ -69,11 +80,24 @@ func as(r placement.Request, n placement.Node, node *v1.Node) placement.Node {
 }
 
 // asWithPods is as for a node with the pods that are on it.
-func asWithPods(r placement.Request, n placement.Node, info fwk.NodeInfo) placement.Node {
+func (p *Plugin) asWithPods(a *attempt, n placement.Node, info fwk.NodeInfo) placement.Node {
+	r := a.request
 	if r.Resource.Whole() {
 		return n
 	}
-	n = as(r, n, info.Node())
+	if a.claimed != nil {
+		// What it takes to see one is more than a look at labels.
+		if g, ok := a.seen.Load(n.Name); ok {
+			if seen, ok := g.(placement.Node); ok {
+				n.GPUs, n.HasGPUs, n.TotalGPUs, n.FreeGPUs = seen.GPUs, seen.HasGPUs, seen.TotalGPUs, seen.FreeGPUs
+				return n
+			}
+		}
+		n = p.as(r, a.claimed, n, info.Node())
+		a.seen.Store(n.Name, n)
+		return n
+	}
+	n = p.as(r, nil, n, info.Node())
 	n.FreeGPUs -= int(info.GetRequested().GetScalarResources()[v1.ResourceName(r.Resource.Name())])
 	return n
 }

@@ -35,7 +35,7 @@ const (
 // fleet does not know of is shown only the best nodes; another one that names models
 // only the nodes that have one of them.
 func (p *Plugin) PreFilter(_ context.Context, state fwk.CycleState, pod *v1.Pod, _ []fwk.NodeInfo) (*framework.PreFilterResult, *fwk.Status) {
-	request, err := p.request(pod)
+	request, claimed, err := p.wanted(pod)
 	if u := (*unreadable)(nil); errors.As(err, &u) {
 		refusals.WithLabelValues(u.reason, "").Inc()
 		return nil, fwk.NewStatus(fwk.UnschedulableAndUnresolvable, u.text)
@@ -44,7 +44,7 @@ func (p *Plugin) PreFilter(_ context.Context, state fwk.CycleState, pod *v1.Pod,
 		refusals.WithLabelValues("NoGPUsAsked", "").Inc()
 		return nil, fwk.NewStatus(fwk.UnschedulableAndUnresolvable, ErrReasonNoGPUsAsked)
 	}
-	a := &attempt{request: request}
+	a := &attempt{request: request, claimed: claimed}
 	if status := p.look(a, pod); !status.IsSuccess() {
 		return nil, status
 	}
@@ -83,7 +83,7 @@ func (p *Plugin) Filter(_ context.Context, state fwk.CycleState, pod *v1.Pod, in
 	if err != nil {
 		return fwk.AsStatus(err)
 	}
-	node := p.nodeWithPods(a.request, info)
+	node := p.nodeWithPods(a, info)
 	refusal := a.check(node)
 	if refusal == nil {
 		return nil

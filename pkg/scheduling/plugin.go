@@ -5,6 +5,7 @@ package scheduling
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -20,6 +21,7 @@ import (
 	"github.com/spotbench/spotbench/pkg/benchspec"
 	"github.com/spotbench/spotbench/pkg/gpu"
 	"github.com/spotbench/spotbench/pkg/placement"
+	"github.com/spotbench/spotbench/pkg/placement/claims"
 	"github.com/spotbench/spotbench/pkg/pricing"
 	"github.com/spotbench/spotbench/pkg/risk"
 	"github.com/spotbench/spotbench/pkg/riskfeed"
@@ -38,6 +40,8 @@ type Plugin struct {
 	models  nodeModels
 	waiting waitingPods
 	fleet   *fleet
+	// devices are GPUs of dynamic resource allocation; nil without it.
+	devices *devices
 	// feed has what the catalog learned; nil without a catalog.
 	feed        *riskfeed.Feed
 	assumptions placement.Assumptions
@@ -88,6 +92,10 @@ func New(ctx context.Context, obj runtime.Object, handle framework.Handle) (fram
 	if err != nil {
 		return nil, err
 	}
+	devices, err := openDevices(handle.SharedInformerFactory(), handle.SharedDRAManager())
+	if err != nil {
+		return nil, err
+	}
 	nodes, err := newFleet()
 	if err != nil {
 		return nil, err
@@ -97,7 +105,7 @@ func New(ctx context.Context, obj runtime.Object, handle framework.Handle) (fram
 	}
 	registerMetrics()
 	gpuGauges.follow(handle.SharedInformerFactory(), nodes)
-	p := &Plugin{handle: handle, models: models, waiting: waiting, fleet: nodes, prices: prices, hazards: hazards, assumptions: args.Assumptions(), now: time.Now, logger: logger, bindings: newGate(mostBindings), alarms: map[types.UID]alarm{}}
+	p := &Plugin{handle: handle, models: models, waiting: waiting, fleet: nodes, devices: devices, prices: prices, hazards: hazards, assumptions: args.Assumptions(), now: time.Now, logger: logger, bindings: newGate(mostBindings), alarms: map[types.UID]alarm{}}
 	p.stopAlarms(ctx)
 	if args.CatalogURL == "" {
 		logger.Info("No catalog: every pool has its assumed hazard", "plugin", Name, "field", "args.catalogURL")
@@ -120,6 +128,10 @@ const stateKey fwk.StateKey = Name
 // Filter runs and only read by it, so copies of the cycle state may share it.
 type attempt struct {
 	request placement.Request
+	// claimed is what the pod's claims come to, nil for one without; seen are the nodes
+	// as it finds them (placement.Node by name), which Filter may ask for at once.
+	claimed *claimed
+	seen    sync.Map
 	// list has the best nodes, found in PreFilter where that could tell; shortlisted
 	// says that only they are looked at.
 	list        placement.Shortlist
@@ -167,6 +179,25 @@ func (p *Plugin) request(pod *v1.Pod) (placement.Request, error) {
 	return r, nil
 }
 
+// wanted reads what a pod asks for, its claims included.
+func (p *Plugin) wanted(pod *v1.Pod) (placement.Request, *claimed, error) {
+	r, err := p.request(pod)
+	if err != nil {
+		return r, nil, err
+	}
+	c, err := p.devices.claimed(pod)
+	switch {
+	case err != nil:
+		return r, nil, &unreadable{"ResourceClaims", err.Error()}
+	case c == nil:
+		return r, nil, nil
+	case r.GPUs > 0:
+		return r, nil, &unreadable{"SeveralKindsOfGPUs", "the pod asks for GPUs by " + r.Resource.Name() + " and by resource claims; leave one of them"}
+	}
+	r.Resource, r.GPUs = gpu.Resource{Claimed: true}, claims.Count(c.asks)
+	return r, c, nil
+}
+
 // unreadable is why a pod is refused whatever the nodes.
 type unreadable struct {
 	reason string // for metrics
@@ -201,26 +232,26 @@ func (p *Plugin) node(node *v1.Node) placement.Node {
 	return n
 }
 
-// nodeWithPods is what the plugin knows of a node in a snapshot, as the pod of a
-// request finds it. What the fleet has of it is taken, unless pods were put there or
+// nodeWithPods is what the plugin knows of a node in a snapshot, as the pod of an
+// attempt finds it. What the fleet has of it is taken, unless pods were put there or
 // taken away to see what if.
-func (p *Plugin) nodeWithPods(r placement.Request, info fwk.NodeInfo) placement.Node {
+func (p *Plugin) nodeWithPods(a *attempt, info fwk.NodeInfo) placement.Node {
 	n, ok := p.fleet.node(info)
 	if !ok {
 		n = p.withPods(info)
 	}
-	return asWithPods(r, n, info)
+	return p.asWithPods(a, n, info)
 }
 
 func (p *Plugin) withPods(info fwk.NodeInfo) placement.Node {
 	n := p.node(info.Node())
 	requested := info.GetRequested().GetScalarResources()
-	if !anyGPUs(requested) {
+	if !anyGPUs(requested) && !slices.ContainsFunc(info.GetPods(), func(other fwk.PodInfo) bool { return len(other.GetPod().Spec.ResourceClaims) > 0 }) {
 		return n
 	}
 	n.FreeGPUs = n.TotalGPUs - int(requested[gpu.ResourceName])
 	for _, other := range info.GetPods() {
-		if !usesGPUs(other.GetPod()) {
+		if !p.usesGPUs(other.GetPod()) {
 			continue
 		}
 		n.GPUPods++

@@ -34,7 +34,7 @@ func (p *Plugin) PreScore(_ context.Context, state fwk.CycleState, pod *v1.Pod, 
 	feasible := make([]placement.Node, 0, len(nodes))
 	takes := p.opportunities(a.request)
 	for _, info := range nodes {
-		n := p.nodeWithPods(a.request, info)
+		n := p.nodeWithPods(a, info)
 		n.Opportunity = takes(n.Name)
 		feasible = append(feasible, n)
 	}

@@ -30,7 +30,7 @@ func (p *Plugin) look(a *attempt, pod *v1.Pod) *fwk.Status {
 	if err := p.fleet.nodes.Observe(string(pod.UID), a.request, p.waitingRequests); err != nil {
 		return fwk.AsStatus(err)
 	}
-	a.spotSuits = p.waitForSpot(pod, a.request, nodes)
+	a.spotSuits = p.waitForSpot(pod, a, nodes)
 	if len(crowded) > 0 || !simple(pod) || p.fleet.wantsAll(pod.UID) || p.waiting.anyNominated() {
 		return nil
 	}

@@ -27,13 +27,14 @@ func (a *attempt) check(n placement.Node) *placement.Refusal {
 // waitForSpot says whether the pod waits for spot nodes that suit it, and sees to it
 // that it is tried again once it must start on demand: no event of the cluster
 // tells that the time has come.
-func (p *Plugin) waitForSpot(pod *v1.Pod, request placement.Request, nodes []fwk.NodeInfo) bool {
+func (p *Plugin) waitForSpot(pod *v1.Pod, a *attempt, nodes []fwk.NodeInfo) bool {
+	request := a.request
 	if !placement.WaitsForSpot(request) {
 		return false
 	}
 	suits := false
 	var urgent time.Time
-	p.kinds(request, nodes, func(n placement.Node) {
+	p.kinds(a, nodes, func(n placement.Node) {
 		if refusal := placement.Check(request, n); refusal != nil {
 			return
 		}
@@ -53,13 +54,13 @@ func (p *Plugin) waitForSpot(pod *v1.Pod, request placement.Request, nodes []fwk
 
 // kinds visits the nodes as the pod finds them if they are empty, where it can one of
 // each kind.
-func (p *Plugin) kinds(request placement.Request, nodes []fwk.NodeInfo, visit func(placement.Node)) {
-	if request.Resource.Whole() {
+func (p *Plugin) kinds(a *attempt, nodes []fwk.NodeInfo, visit func(placement.Node)) {
+	if a.request.Resource.Whole() {
 		p.fleet.nodes.Kinds(func(n placement.Node, _ int) { visit(n) })
 		return
 	}
 	for _, info := range nodes {
-		visit(as(request, p.node(info.Node()), info.Node()))
+		visit(p.as(a.request, a.claimed, p.node(info.Node()), info.Node()))
 	}
 }
 
