@@ -54,6 +54,12 @@ func computeSlices(card string) int {
 	return 7
 }
 
+// partOf is the part of a card that a slice is, at most all of it.
+func (p Profile) partOf(card string) float64 {
+	all := computeSlices(card)
+	return float64(min(p.Compute, all)) / float64(all)
+}
+
 // sliceModel is the model of a card's slices: their results compare with no whole
 // card's.
 func sliceModel(card, profile string) string {

@@ -38,7 +38,7 @@ func (n Node) As(r Resource, labels map[string]string, offered map[string]int) N
 	}
 	cards := max(n.Count, cardsNeeded(n.Model, labels, offered))
 	if cards > 0 {
-		out.Share = float64(p.Compute) / float64(computeSlices(n.Model)*cards*replicas)
+		out.Share = p.partOf(n.Model) / float64(cards*replicas)
 	}
 	if has := offered[r.Name()]; out.Count > 0 && has > out.Count*replicas {
 		out.Invalid = fmt.Sprintf("it offers %d %s, but label %s.count says %d: its labels are old", has, r.Name(), r.labels(), out.Count)
@@ -89,6 +89,7 @@ func cardsNeeded(card string, labels map[string]string, offered map[string]int) 
 		if !is || err != nil {
 			continue
 		}
+		n = min(max(n, 0), 1<<30)
 		// All shares of one are one.
 		n = int(roundUp(int64(n), int64(replicasOf(r, labels)))) / replicasOf(r, labels)
 		if p, err := ParseProfile(r.Profile); err == nil {
@@ -148,5 +149,5 @@ func (n Node) PartOf(cards int) float64 {
 	if !isSlice || n.Card == "" || err != nil {
 		return 1 / float64(cards)
 	}
-	return float64(p.Compute) / float64(computeSlices(n.Card)*cards)
+	return p.partOf(n.Card) / float64(cards)
 }

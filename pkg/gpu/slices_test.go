@@ -131,34 +131,34 @@ func TestSlicesAndSharesAreSeenByTheirPods(t *testing.T) {
 			gpu.Node{Model: a100, Product: "NVIDIA-A100-SXM4-80GB-SHARED", MemoryBytes: 80 * gib, Count: 8, Shared: true, Share: 1. / (8 * 2)}},
 		"a seventh of one of eight cards": {
 			nil, slice("1g.10gb"),
-			gpu.Node{Model: a100 + "-MIG-1g.10gb", Product: "NVIDIA-A100-SXM4-80GB-MIG-1g.10gb", MemoryBytes: 10 * gib, Count: 14, Card: a100, Share: 1. / (7 * 8)}},
+			gpu.Node{Model: a100 + "-MIG-1g.10gb", Product: "NVIDIA-A100-SXM4-80GB-MIG-1g.10gb", MemoryBytes: 10 * gib, Count: 14, Card: a100, Share: 1. / 7 / 8}},
 		"three sevenths": {
 			nil, slice("3g.40gb"),
-			gpu.Node{Model: a100 + "-MIG-3g.40gb", Product: "NVIDIA-A100-SXM4-80GB-MIG-3g.40gb", MemoryBytes: 40 * gib, Count: 2, Card: a100, Share: 3. / (7 * 8)}},
+			gpu.Node{Model: a100 + "-MIG-3g.40gb", Product: "NVIDIA-A100-SXM4-80GB-MIG-3g.40gb", MemoryBytes: 40 * gib, Count: 2, Card: a100, Share: 3. / 7 / 8}},
 		"slices that are time-sliced by two, under their own name": {
 			func(l map[string]string, o map[string]int) {
 				l["nvidia.com/mig-1g.10gb.replicas"], o["nvidia.com/mig-1g.10gb"] = "2", 28
 				l["nvidia.com/mig-1g.10gb.product"] += "-SHARED"
 			}, slice("1g.10gb"),
-			gpu.Node{Model: a100 + "-MIG-1g.10gb", Product: "NVIDIA-A100-SXM4-80GB-MIG-1g.10gb-SHARED", MemoryBytes: 10 * gib, Count: 14, Shared: true, Card: a100, Share: 1. / (7 * 8 * 2)}},
+			gpu.Node{Model: a100 + "-MIG-1g.10gb", Product: "NVIDIA-A100-SXM4-80GB-MIG-1g.10gb-SHARED", MemoryBytes: 10 * gib, Count: 14, Shared: true, Card: a100, Share: 1. / 7 / 16}},
 		"slices that are time-sliced by two, renamed": {
 			func(l map[string]string, o map[string]int) {
 				l["nvidia.com/mig-1g.10gb.replicas"], o["nvidia.com/mig-1g.10gb"], o["nvidia.com/mig-1g.10gb.shared"] = "2", 0, 28
 			}, gpu.Resource{Profile: "1g.10gb", Shared: true},
-			gpu.Node{Model: a100 + "-MIG-1g.10gb", Product: "NVIDIA-A100-SXM4-80GB-MIG-1g.10gb", MemoryBytes: 10 * gib, Count: 14, Shared: true, Card: a100, Share: 1. / (7 * 8 * 2)}},
+			gpu.Node{Model: a100 + "-MIG-1g.10gb", Product: "NVIDIA-A100-SXM4-80GB-MIG-1g.10gb", MemoryBytes: 10 * gib, Count: 14, Shared: true, Card: a100, Share: 1. / 7 / 16}},
 		"without a count of cards there are as many as it takes: 4 whole, and (14+6+8)/7 = 4 for the slices": {
 			func(l map[string]string, _ map[string]int) { delete(l, gpu.LabelCount) }, slice("1g.10gb"),
-			gpu.Node{Model: a100 + "-MIG-1g.10gb", Product: "NVIDIA-A100-SXM4-80GB-MIG-1g.10gb", MemoryBytes: 10 * gib, Count: 14, Card: a100, Share: 1. / (7 * 8)}},
+			gpu.Node{Model: a100 + "-MIG-1g.10gb", Product: "NVIDIA-A100-SXM4-80GB-MIG-1g.10gb", MemoryBytes: 10 * gib, Count: 14, Card: a100, Share: 1. / 7 / 8}},
 		"an A30 has four compute slices": {
 			func(l map[string]string, o map[string]int) {
 				clear(l)
 				clear(o)
 				l[gpu.LabelProduct], l[gpu.LabelCount], l[gpu.LabelMIGStrategy], o["nvidia.com/mig-1g.6gb"] = "NVIDIA-A30", "2", "mixed", 8
 			}, slice("1g.6gb"),
-			gpu.Node{Model: "A30-24GB-MIG-1g.6gb", MemoryBytes: 6 * gib, Card: "A30-24GB", Share: 1. / (4 * 2)}},
+			gpu.Node{Model: "A30-24GB-MIG-1g.6gb", MemoryBytes: 6 * gib, Card: "A30-24GB", Share: 1. / 4 / 2}},
 		"slices before any label have no model, but memory": {
 			func(l map[string]string, _ map[string]int) { clear(l) }, slice("1g.10gb"),
-			gpu.Node{MemoryBytes: 10 * gib, Share: 1. / (7 * 8)}},
+			gpu.Node{MemoryBytes: 10 * gib, Share: 1. / 7 / 8}},
 		"two models of which one is labelled: 28 compute slices and 4 cards need 8": {
 			func(l map[string]string, _ map[string]int) { l[gpu.LabelCount] = "6" }, slice("1g.10gb"),
 			gpu.Node{Model: a100, Product: "NVIDIA-A100-SXM4-80GB", MemoryBytes: 80 * gib, Count: 6,
@@ -171,7 +171,7 @@ func TestSlicesAndSharesAreSeenByTheirPods(t *testing.T) {
 				Invalid: "label nvidia.com/gpu.product=NVIDIA-A100-SXM4-80GB says A100-80GB, but nvidia.com/mig-1g.10gb.product=NVIDIA-H100-80GB-HBM3-MIG-1g.10gb says H100-80GB"}},
 		"more slices than their label says": {
 			func(l map[string]string, _ map[string]int) { l["nvidia.com/mig-3g.40gb.count"] = "1" }, slice("3g.40gb"),
-			gpu.Node{Model: a100 + "-MIG-3g.40gb", Product: "NVIDIA-A100-SXM4-80GB-MIG-3g.40gb", MemoryBytes: 40 * gib, Count: 1, Card: a100, Share: 3. / (7 * 8),
+			gpu.Node{Model: a100 + "-MIG-3g.40gb", Product: "NVIDIA-A100-SXM4-80GB-MIG-3g.40gb", MemoryBytes: 40 * gib, Count: 1, Card: a100, Share: 3. / 7 / 8,
 				Invalid: "it offers 2 nvidia.com/mig-3g.40gb, but label nvidia.com/mig-3g.40gb.count says 1: its labels are old"}},
 		"a share of a card that is time-sliced by four sees all of its memory": {
 			func(l map[string]string, o map[string]int) {
@@ -274,6 +274,7 @@ func FuzzParseProfile(f *testing.F) {
 func FuzzSlicesOfANode(f *testing.F) {
 	f.Add("nvidia.com/mig-1g.10gb", 14, "8", "1", "NVIDIA-A100-SXM4-80GB")
 	f.Add("nvidia.com/gpu.shared", 1<<40, "-1", "99999999", "")
+	f.Add("nvidia.com/mig-8g.1gb", 1, "1", "0", "0") // more slices than a card has
 	f.Add("nvidia.com/mig-9g.9999gb.shared", -1, "1", "0", "NVIDIA-A30-MIG-INVALID")
 	f.Fuzz(func(t *testing.T, resource string, has int, count, replicas, product string) {
 		r, is, err := gpu.ParseResource(resource)
@@ -290,6 +291,41 @@ func FuzzSlicesOfANode(f *testing.F) {
 		n, _ := gpu.FromNode(labels, offered)
 		if n = n.As(r, labels, offered); !(n.Share >= 0 && n.Share <= 1) || n.MemoryBytes < 0 || n.Count < 0 {
 			t.Errorf("%s of %v: %+v", resource, labels, n)
+		}
+	})
+}
+
+func TestDevicesOfDynamicResourceAllocationAreReadLikeLabels(t *testing.T) {
+	for name, test := range map[string]struct {
+		product, profile string
+		memory           int64
+		want             gpu.Node
+	}{
+		"a card as NVML names it":                   {"NVIDIA A100-SXM4-80GB", "", 81920 << 20, gpu.Node{Model: "A100-80GB", Product: "NVIDIA-A100-SXM4-80GB", MemoryBytes: 80 * gib}},
+		"memory is nominal, whatever is left of it": {"NVIDIA H100 80GB HBM3", "", 81559 << 20, gpu.Node{Model: "H100-80GB", Product: "NVIDIA-H100-80GB-HBM3", MemoryBytes: 80 * gib}},
+		"an old driver's name":                      {"Tesla V100-SXM2-16GB", "", 16160 << 20, gpu.Node{Model: "V100-16GB", Product: "Tesla-V100-SXM2-16GB", MemoryBytes: 16 * gib}},
+		"a card that the catalogue lacks":           {"NVIDIA GB10", "", 15500 << 20, gpu.Node{Model: "NVIDIA-GB10", Product: "NVIDIA-GB10", MemoryBytes: 16 * gib}},
+		"of unknown memory":                         {"NVIDIA GB10", "", 0, gpu.Node{Model: "NVIDIA-GB10", Product: "NVIDIA-GB10"}},
+		"a slice":                                   {"NVIDIA A100-SXM4-80GB", "1g.10gb+me", 9728 << 20, gpu.Node{Model: "A100-80GB-MIG-1g.10gb.me", Product: "NVIDIA-A100-SXM4-80GB-MIG-1g.10gb.me", MemoryBytes: 10 * gib, Card: "A100-80GB"}},
+		"a slice of no profile":                     {"NVIDIA A100-SXM4-80GB", "small", 0, gpu.Node{Model: "A100-80GB", Product: "NVIDIA-A100-SXM4-80GB", MemoryBytes: 80 * gib, Card: "A100-80GB", Invalid: `"small" is no MIG profile: write one such as 1g.10gb`}},
+		"nothing":                                   {"", "", -1, gpu.Node{}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if diff := cmp.Diff(test.want, gpu.FromDevice(test.product, test.profile, test.memory)); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func FuzzFromDevice(f *testing.F) {
+	f.Add("NVIDIA A100-SXM4-80GB", "1g.10gb+me", int64(81920<<20), 8)
+	f.Add("", "9g.9999gb", int64(-1), 0)
+	f.Add("Mock NVIDIA A100", "", int64(1<<62), 1<<30)
+	f.Fuzz(func(t *testing.T, product, profile string, memory int64, cards int) {
+		n := gpu.FromDevice(product, profile, memory)
+		if part := n.PartOf(cards); n.MemoryBytes < 0 || !(part >= 0) || strings.Contains(n.Model, " ") {
+			t.Errorf("%q %q %d of %d cards: %+v, part %v", product, profile, memory, cards, n, part)
 		}
 	})
 }

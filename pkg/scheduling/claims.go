@@ -223,3 +223,39 @@ func (d *devices) modelGiven(pod *v1.Pod, node string) string {
 	}
 	return models[0]
 }
+
+// holders are the claims that have devices, of all there are; a device that is being
+// given to one is another's.
+func (d *devices) holders() map[structured.DeviceID]string {
+	out := map[structured.DeviceID]string{}
+	if d == nil {
+		return out
+	}
+	for range mostGatherings {
+		if taken, err := d.state.ResourceClaims().ListAllAllocatedDevices(); err == nil {
+			for id := range taken {
+				out[id] = another
+			}
+			break
+		}
+	}
+	all, err := d.state.ResourceClaims().List()
+	if err != nil {
+		return out // it never fails
+	}
+	for _, claim := range all {
+		for id := range allocatedTo(claim) {
+			out[id] = claim.Namespace + "/" + claim.Name
+		}
+	}
+	return out
+}
+
+// heldBy is the GPUs of a node with the claims that have them.
+func (d *devices) heldBy(holders map[structured.DeviceID]string, node string) []claims.Device {
+	on := d.on(node)
+	for i := range on {
+		on[i].Claim = holders[structured.MakeDeviceID(claims.Driver, on[i].Pool, on[i].Name)]
+	}
+	return on
+}

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/utils/ptr"
 )
 
@@ -129,6 +130,9 @@ func (c *cluster) claim(name string, requests ...resourceapi.DeviceRequest) {
 	claim := &resourceapi.ResourceClaim{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name},
 		Spec:       resourceapi.ResourceClaimSpec{Devices: resourceapi.DeviceClaim{Requests: requests}},
+	}
+	if _, isFake := c.client.(*fake.Clientset); isFake {
+		claim.ResourceVersion = "1" // the fake gives none, and the scheduler keeps nothing without one
 	}
 	if _, err := c.client.ResourceV1().ResourceClaims("default").Create(c.ctx, claim, metav1.CreateOptions{}); err != nil {
 		c.t.Fatal(err)
@@ -290,5 +294,63 @@ func TestPodsWithClaimsAreWokenByDevices(t *testing.T) {
 	c.placed("l4", "mixed")
 	if p := c.placed("a100", "mixed"); p.GPUModel != "A100-80GB" || c.devicesOf("a100")[0] != "a100-0" {
 		t.Errorf("placement %+v with %v", p, c.devicesOf("a100"))
+	}
+}
+
+func TestASnapshotDecidesOnDevicesOfClaimsWhatTheSchedulerThenDoes(t *testing.T) {
+	for name, test := range map[string]struct {
+		annotations map[string]string
+		request     resourceapi.DeviceRequest
+		node        string
+	}{
+		"by memory":                {map[string]string{"gpu-memory": "80Gi", "expected-duration": "45m"}, request("gpu", "gpu.nvidia.com", 2), "a100"},
+		"preferred models":         {map[string]string{"gpu-model": "H100-80GB, A100-80GB"}, request("gpu", "gpu.nvidia.com", 1), "h100"},
+		"slices":                   {map[string]string{"gpu-model": "A100-80GB"}, request("gpu", "mig.nvidia.com", 3), "mig"},
+		"one of a node's models":   {nil, request("gpu", "gpu.nvidia.com", 1, product(productL4)), "mixed"},
+		"nothing that is selected": {nil, request("gpu", "gpu.nvidia.com", 1, product("NVIDIA B200")), ""},
+		"everything":               {nil, resourceapi.DeviceRequest{Name: "gpu", Exactly: &resourceapi.ExactDeviceRequest{DeviceClassName: "gpu.nvidia.com", AllocationMode: resourceapi.DeviceAllocationModeAll}}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			nodes, published := drivenNodes()
+			c, server := startObserved(t, nil, nodes...)
+			publish(t, c.ctx, c.client, published)
+			c.claim("claim", test.request)
+			c.create(gated(claimPod("p", test.annotations, "claim")))
+			s, p := takeWith(t, server, "p")
+			d := s.Decide(p)
+			if d.Node != test.node || len(p.Unchecked) > 0 && test.node != "" {
+				t.Errorf("decided %+v, want %q", d, test.node)
+			}
+			c.release("p")
+			if test.node == "" {
+				for _, r := range d.Refused {
+					c.refused("p", r.Detail)
+				}
+				if len(d.Refused) == 0 {
+					c.refused("p", d.Reason)
+				}
+				return
+			}
+			placed := c.placed("p", d.Node)
+			if placed.Reason != d.Reason || placed.USDPerHour != d.Candidates[0].USDPerHour || placed.GPUModel != d.Candidates[0].GPUModel {
+				t.Errorf("the scheduler: %+v\nthe snapshot: %+v", placed, d)
+			}
+			for i, a := range placed.Alternatives {
+				if got := d.Candidates[i+1]; got.Node != a.Node || got.Lost != a.Lost || got.ExpectedCostUSD != a.ExpectedCostUSD {
+					t.Errorf("alternative %d is %+v, the snapshot's %+v", i, a, got)
+				}
+			}
+			for _, r := range d.Refused {
+				if got := placed.Refused[r.Node]; got != "has "+r.Detail {
+					t.Errorf("%s: the scheduler says %q, the snapshot %q", r.Node, got, r.Detail)
+				}
+			}
+			// A pod on its node is decided as if it were not.
+			again := take(t, server)
+			on, node, _ := again.Find("default", "p")
+			if d := again.Decide(on); node != test.node || d.Node != test.node {
+				t.Errorf("on %q, decided again for %q: %s", node, d.Node, d.Reason)
+			}
+		})
 	}
 }

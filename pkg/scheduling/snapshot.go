@@ -57,16 +57,18 @@ func (s *Snapshots) Take() (snapshot.Snapshot, error) {
 	learned, observed := p.fleet.learned()
 	out.Packing = &learned
 	podOf := func(pod *v1.Pod) snapshot.Pod {
-		one := snapshot.PodOf(pod)
+		one := p.snapshotPod(pod)
 		one.Observed = observed(pod.UID)
 		return one
 	}
 	placed := map[string]bool{}
+	holders := p.devices.holders()
 	for _, info := range of.Cache.Dump().Nodes {
 		if info.Node() == nil {
 			continue // gone, but for its pods
 		}
 		n := p.snapshotNode(info)
+		n.Devices = p.devices.heldBy(holders, n.Name)
 		for _, pod := range info.GetPods() {
 			one := podOf(pod.GetPod())
 			placed[one.Key()] = true
@@ -87,6 +89,21 @@ func (s *Snapshots) Take() (snapshot.Snapshot, error) {
 		}
 	}
 	return out, nil
+}
+
+// snapshotPod is a pod with what its claims ask for.
+func (p *Plugin) snapshotPod(pod *v1.Pod) snapshot.Pod {
+	one := snapshot.PodOf(pod)
+	if len(pod.Spec.ResourceClaims) == 0 {
+		return one
+	}
+	asks, all, err := p.devices.asks(pod)
+	requests, constraints := 0, 0
+	for _, claim := range all {
+		requests += len(claim.Spec.Devices.Requests)
+		constraints += len(claim.Spec.Devices.Constraints)
+	}
+	return one.WithClaims(asks, requests == len(asks) && constraints == 0, err)
 }
 
 // snapshotNode is a node without its pods.

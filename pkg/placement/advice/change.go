@@ -186,7 +186,7 @@ func options(st state, refusal placement.Refusal) []Change {
 		if n.TotalGPUs < st.p.GPUs {
 			return []Change{{Kind: FewerGPUs, GPUs: n.TotalGPUs, Text: fmt.Sprintf("ask for at most %d GPUs", n.TotalGPUs)}}
 		}
-		if !r.Resource.Whole() && n.TotalOf(r.Resource) < r.GPUs {
+		if !r.Resource.Whole() && n.TotalFor(st.p) < r.GPUs {
 			return lowerRequest(st.p, n)
 		}
 		return waitForPods(st, refusal)
@@ -418,7 +418,8 @@ func without(taints []v1.Taint, key string) []v1.Taint {
 // another is the way of adding an empty node like one that is there.
 func another(s snapshot.Snapshot, p snapshot.Pod, n snapshot.Node) (Way, bool) {
 	n.Name += "-more"
-	n.Pods, n.Requested, n.Notice, n.Unschedulable, n.Age.Duration = nil, nil, "", false, 0
+	n = n.Empty()
+	n.Notice, n.Unschedulable, n.Age.Duration = "", false, 0
 	n.Taints = slices.DeleteFunc(slices.Clone(n.Taints), func(t v1.Taint) bool {
 		return t.Key == benchspec.TaintInterruption || strings.HasPrefix(t.Key, "node.kubernetes.io/")
 	})

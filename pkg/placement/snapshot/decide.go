@@ -3,6 +3,7 @@
 package snapshot
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"github.com/spotbench/spotbench/pkg/benchspec"
 	"github.com/spotbench/spotbench/pkg/gpu"
 	"github.com/spotbench/spotbench/pkg/placement"
+	"github.com/spotbench/spotbench/pkg/placement/claims"
 )
 
 // Decision is where a pod goes, or why it goes nowhere.
@@ -87,8 +89,14 @@ func (s Snapshot) Request(p Pod) (placement.Request, error) {
 	if err != nil {
 		return r, fmt.Errorf("the pod's annotations are malformed: %s", strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
+	if p.ClaimsProblem != "" {
+		return r, errors.New(p.ClaimsProblem)
+	}
 	if r.Resource, r.GPUs, err = p.gpus(); err != nil {
 		return r, err
+	}
+	if r.GPUs == 0 && slices.Contains(p.Unchecked, claimsUnchecked) && (len(spec.GPUModels) > 0 || spec.GPUMemoryBytes > 0) {
+		return r, errors.New("the pod may ask for GPUs by resource claims, which are not known before it is submitted; submit it and explain it then")
 	}
 	if r.GPUs == 0 && (len(spec.GPUModels) > 0 || spec.GPUMemoryBytes > 0) {
 		return r, fmt.Errorf("the pod's annotations name GPU models or memory, but it asks for no %s; add it to resources.limits", gpu.ResourceName)
@@ -100,12 +108,13 @@ func (s Snapshot) Request(p Pod) (placement.Request, error) {
 // decided as if it were not.
 func (s Snapshot) Decide(p Pod) Decision {
 	d := Decision{Namespace: p.Namespace, Pod: p.Name, Unchecked: p.Unchecked}
+	s, p = s.unplaced(p)
 	r, err := s.Request(p)
 	if err != nil {
 		d.Reason = err.Error()
 		return d
 	}
-	suits := s.spotSuits(r)
+	suits := s.spotSuits(r, p)
 	var feasible []placement.Node
 	for _, n := range s.Nodes {
 		node := n.placement(p)
@@ -146,7 +155,7 @@ func (s Snapshot) Refusal(p Pod, name string) (*placement.Refusal, error) {
 	if err != nil {
 		return nil, err
 	}
-	return check(r, p, n, n.placement(p), s.spotSuits(r)), nil
+	return check(r, p, n, n.placement(p), s.spotSuits(r, p)), nil
 }
 
 // Expected is the expected time in hours to finish on a node.
@@ -179,6 +188,25 @@ func (s Snapshot) requestAndNode(p Pod, name string) (placement.Request, Node, e
 	return r, s.Nodes[i], nil
 }
 
+// unplaced is the state as if a pod with claims that is on a node were not: its claims,
+// but for those that other pods have too, have no devices.
+func (s Snapshot) unplaced(p Pod) (Snapshot, Pod) {
+	if len(p.Claims) == 0 {
+		return s, p
+	}
+	at := slices.IndexFunc(s.Nodes, func(n Node) bool { return slices.ContainsFunc(n.Pods, p.Same) })
+	if at < 0 {
+		return s, p
+	}
+	s.Nodes = slices.Clone(s.Nodes)
+	s.Nodes[at] = s.Nodes[at].leave(p)
+	var others []string
+	for _, d := range s.Nodes[at].Devices {
+		others = append(others, d.Claim)
+	}
+	return s, p.allocated(false, others...)
+}
+
 // check has the order in which the scheduler asks: what the pod says of GPUs, cost
 // and risk first, room next, and what any other pod is asked last.
 func check(r placement.Request, p Pod, n Node, node placement.Node, spotSuits bool) *placement.Refusal {
@@ -198,10 +226,10 @@ func check(r placement.Request, p Pod, n Node, node placement.Node, spotSuits bo
 
 // spotSuits says that spot nodes suit the pod, free or not: one with a deadline then
 // waits for them as long as it can.
-func (s Snapshot) spotSuits(r placement.Request) bool {
+func (s Snapshot) spotSuits(r placement.Request, p Pod) bool {
 	return placement.WaitsForSpot(r) && slices.ContainsFunc(s.Nodes, func(n Node) bool {
-		n.Pods = nil
-		return n.Pool.CapacityType == gpu.Spot && placement.Check(r, n.placement(Pod{})) == nil
+		n = n.Empty()
+		return n.Pool.CapacityType == gpu.Spot && placement.Check(r, n.placement(p)) == nil
 	})
 }
 
@@ -213,6 +241,10 @@ func (s Snapshot) Place(p Pod, node string) Snapshot {
 	for i, n := range s.Nodes {
 		if n.Name != node {
 			continue
+		}
+		if len(p.Claims) > 0 {
+			s.Nodes[i].Devices = claims.Take(p.Claims, n.Devices)
+			p = p.allocated(true)
 		}
 		if p.UsesGPUs() {
 			s.Nodes[i].Pods = append(slices.Clone(n.Pods), p)
@@ -232,12 +264,17 @@ func (s Snapshot) At(t time.Time) Snapshot {
 			n.Age.Duration += passed
 		}
 		n.Pods = nil
+		var gone []Pod
 		for _, p := range s.Nodes[i].Pods {
 			if !p.ExpectedEnd.IsZero() && p.ExpectedEnd.After(s.Time) && !p.ExpectedEnd.After(t) {
 				n.Requested = add(n.Requested, p, -1)
+				gone = append(gone, p)
 				continue
 			}
 			n.Pods = append(n.Pods, p)
+		}
+		for _, p := range gone {
+			n = n.leave(p)
 		}
 		s.Nodes[i] = n
 	}
@@ -250,12 +287,17 @@ func (s Snapshot) Without(keys ...string) Snapshot {
 	s.Nodes = slices.Clone(s.Nodes)
 	for i, n := range s.Nodes {
 		n.Pods = nil
+		var gone []Pod
 		for _, p := range s.Nodes[i].Pods {
 			if slices.Contains(keys, p.Key()) {
 				n.Requested = add(n.Requested, p, -1)
+				gone = append(gone, p)
 				continue
 			}
 			n.Pods = append(n.Pods, p)
+		}
+		for _, p := range gone {
+			n = n.leave(p)
 		}
 		s.Nodes[i] = n
 	}

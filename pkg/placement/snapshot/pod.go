@@ -15,6 +15,7 @@ import (
 
 	"github.com/spotbench/spotbench/pkg/benchspec"
 	"github.com/spotbench/spotbench/pkg/gpu"
+	"github.com/spotbench/spotbench/pkg/placement/claims"
 )
 
 // Pod is what a decision needs to know of a pod.
@@ -31,6 +32,11 @@ type Pod struct {
 	// slices and shares of GPUs among it.
 	GPUs     int             `json:"gpus"`
 	Requests v1.ResourceList `json:"requests,omitempty"`
+
+	// Claims are the GPUs that its resource claims ask for; ClaimsProblem is why nobody
+	// can tell.
+	Claims        []claims.Ask `json:"claims,omitempty"`
+	ClaimsProblem string       `json:"claimsProblem,omitempty"`
 
 	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
 	// NodeAffinity is what the pod requires of a node by affinity.
@@ -114,6 +120,46 @@ func (p Pod) endAfter(start time.Time) time.Time {
 	return start.Add(spec.ExpectedDuration)
 }
 
+// claimsUnchecked is what Pod.Unchecked says of a pod's claims before WithClaims.
+const claimsUnchecked = "resource claims"
+
+// WithClaims is a pod of PodOf with what its claims ask for of GPUs, or why nobody can
+// tell. all says that they ask for nothing else.
+func (p Pod) WithClaims(asks []claims.Ask, all bool, problem error) Pod {
+	if problem != nil {
+		p.ClaimsProblem = problem.Error()
+		return p
+	}
+	p.Claims = asks
+	p.Unchecked = slices.DeleteFunc(slices.Clone(p.Unchecked), func(what string) bool { return what == claimsUnchecked })
+	if !all {
+		p.Unchecked = append(p.Unchecked, "other devices and constraints of its resource claims")
+	}
+	if len(p.Unchecked) == 0 {
+		p.Unchecked = nil
+	}
+	return p
+}
+
+// claimNames are those of its claims for GPUs.
+func (p Pod) claimNames() (names []string) {
+	for _, a := range p.Claims {
+		names = append(names, a.Claim)
+	}
+	return names
+}
+
+// allocated is the pod once its claims have their devices, or have not.
+func (p Pod) allocated(is bool, but ...string) Pod {
+	p.Claims = slices.Clone(p.Claims)
+	for i := range p.Claims {
+		if !slices.Contains(but, p.Claims[i].Claim) {
+			p.Claims[i].Allocated = is
+		}
+	}
+	return p
+}
+
 // unchecked names what the pod asks of a node that a Snapshot knows nothing of.
 func unchecked(pod *v1.Pod) []string {
 	var out []string
@@ -135,13 +181,25 @@ func unchecked(pod *v1.Pod) []string {
 	add("ports of the host", slices.ContainsFunc(pod.Spec.Containers, func(c v1.Container) bool {
 		return slices.ContainsFunc(c.Ports, func(p v1.ContainerPort) bool { return p.HostPort > 0 })
 	}))
-	add("resource claims", len(pod.Spec.ResourceClaims) > 0)
+	add(claimsUnchecked, len(pod.Spec.ResourceClaims) > 0)
 	return out
 }
 
 // gpus is what GPUs the pod asks for, whole ones or parts, and how many. An error says
 // what is wrong with that.
 func (p Pod) gpus() (gpu.Resource, int, error) {
+	resource, n, err := p.asked()
+	switch {
+	case err != nil || len(p.Claims) == 0:
+		return resource, n, err
+	case n > 0:
+		return resource, 0, fmt.Errorf("the pod asks for GPUs by %s and by resource claims; leave one of them", resource.Name())
+	}
+	return gpu.Resource{Claimed: true}, claims.Count(p.Claims), nil
+}
+
+// asked is what it asks for by resources.
+func (p Pod) asked() (gpu.Resource, int, error) {
 	return gpu.Asked(func(yield func(string, int64) bool) {
 		if !yield(gpu.ResourceName, int64(p.GPUs)) {
 			return
@@ -198,6 +256,11 @@ func (p Pod) validate(bad func(string, ...any), seen map[string]bool) {
 	}
 	if !p.ExpectedEnd.IsZero() && p.ExpectedEnd.Before(p.Started) {
 		bad("expectedEnd is %s, before started %s", p.ExpectedEnd.Format(time.RFC3339), p.Started.Format(time.RFC3339))
+	}
+	for i, a := range p.Claims {
+		if a.Claim == "" || a.Count < 1 || a.Count > mostGPUs {
+			bad("claims[%d] is of claim %q and count %d; want a name and 1 to %d", i, a.Claim, a.Count, mostGPUs)
+		}
 	}
 	amounts(bad, "requests", p.Requests)
 }

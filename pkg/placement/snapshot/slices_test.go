@@ -4,15 +4,19 @@ package snapshot_test
 
 import (
 	"bytes"
+	"errors"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	v1 "k8s.io/api/core/v1"
+	resourceapi "k8s.io/api/resource/v1"
 	"pgregory.net/rapid"
 
 	"github.com/spotbench/spotbench/pkg/gpu"
+	"github.com/spotbench/spotbench/pkg/placement/claims"
 	"github.com/spotbench/spotbench/pkg/placement/snapshot"
 )
 
@@ -136,4 +140,98 @@ func TestNoKindOfGPUIsEverOvercommitted(t *testing.T) {
 			s = s.Place(p, d.Node)
 		}
 	})
+}
+
+// driven is a node of NVIDIA's DRA driver with so many cards of a product.
+func driven(name, product string, count int) snapshot.Node {
+	n := node(name, "", gpu.Spot, 8, 0)
+	n.GPU, n.TotalGPUs = nil, 0
+	for i := range count {
+		uuid := name + strconv.Itoa(i)
+		n.Devices = append(n.Devices, claims.Device{Pool: name, Name: "gpu-" + strconv.Itoa(i), Attributes: map[resourceapi.QualifiedName]resourceapi.DeviceAttribute{
+			"productName": {StringValue: &product}, "uuid": {StringValue: &uuid},
+		}})
+	}
+	return n
+}
+
+// claiming asks for so many devices by a claim of its own.
+func claiming(name string, count int, annotations ...string) snapshot.Pod {
+	p := pod(name, 0, annotations...)
+	p.Claims = []claims.Ask{{Claim: "bench/" + name, Request: "gpu", Count: count}}
+	return p
+}
+
+func TestDevicesOfClaimsAreTakenAndGivenBack(t *testing.T) {
+	s := reference()
+	s.Nodes = []snapshot.Node{driven("dra", "NVIDIA A100-SXM4-80GB", 8)}
+	first := claiming("first", 6, "gpu-model", "A100-80GB", "expected-duration", "25m")
+	d := s.Decide(first)
+	// Six of eight cards at $8 an hour.
+	if d.Node != "dra" || d.Candidates[0].USDPerHour != 6 || d.Candidates[0].GPUModel != "A100-80GB" {
+		t.Fatalf("decided %+v", d)
+	}
+	s = s.Place(first, "dra")
+	second := claiming("second", 3)
+	if got := refusals(s.Decide(second))["dra"]; got != "FreeGPUs: 2 free GPUs of 8, wanted 3" {
+		t.Errorf("while they are taken: %q", got)
+	}
+	if d := s.At(noon.Add(25 * time.Minute)).Decide(second); d.Node != "dra" {
+		t.Errorf("once the first has ended: %+v", d)
+	}
+	if d := s.Without("bench/first").Decide(second); d.Node != "dra" {
+		t.Errorf("once the first has left: %+v", d)
+	}
+	on, node, _ := s.Find("bench", "first")
+	if d := s.Decide(on); node != "dra" || d.Node != "dra" || d.Candidates[0].USDPerHour != 6 {
+		t.Errorf("the first again: %+v", d)
+	}
+	alone := claiming("alone", 1, "isolation", "node")
+	if got := refusals(s.Decide(alone))["dra"]; got != "Neighbours: other pods on their GPUs, wanted isolation" {
+		t.Errorf("a pod that must be alone: %q", got)
+	}
+	var document bytes.Buffer
+	if err := s.Write(&document); err != nil {
+		t.Fatal(err)
+	}
+	if read, err := snapshot.Read(document.Bytes()); err != nil || !cmp.Equal(read.Decide(second), s.Decide(second)) {
+		t.Errorf("read again: %v, %+v", err, read.Decide(second))
+	}
+}
+
+func TestAClaimOfSeveralPodsKeepsItsDevicesUntilTheLast(t *testing.T) {
+	s := reference()
+	s.Nodes = []snapshot.Node{driven("dra", "NVIDIA L4", 1)}
+	first, second := claiming("first", 1), claiming("second", 1)
+	second.Claims[0].Claim = "bench/first"
+	s = s.Place(first, "dra")
+	second.Claims[0].Allocated = true
+	if d := s.Decide(second); d.Node != "dra" {
+		t.Fatalf("the second pod of the claim: %+v", d)
+	}
+	s = s.Place(second, "dra").Without("bench/first")
+	if got := refusals(s.Decide(claiming("third", 1)))["dra"]; got != "FreeGPUs: 0 free GPUs of 1, wanted 1" {
+		t.Errorf("while the second has it: %q", got)
+	}
+	if d := s.Without("bench/second").Decide(claiming("third", 1)); d.Node != "dra" {
+		t.Errorf("once both are gone: %+v", d)
+	}
+}
+
+func TestClaimsThatNobodyCanReadAreSaid(t *testing.T) {
+	s := reference()
+	p := pod("p", 0).WithClaims(nil, false, errors.New("claim bench/c, request gpu: it asks for all GPUs of a node"))
+	if d := s.Decide(p); d.Feasible() || d.Reason != "claim bench/c, request gpu: it asks for all GPUs of a node" {
+		t.Errorf("decided %+v", d)
+	}
+	p = claiming("p", 1)
+	p.GPUs = 1
+	if d := s.Decide(p); d.Feasible() || d.Reason != "the pod asks for GPUs by nvidia.com/gpu and by resource claims; leave one of them" {
+		t.Errorf("decided %+v", d)
+	}
+	p = pod("p", 0, "gpu-model", "L4")
+	p.Unchecked = []string{"resource claims"} // as a manifest is read
+	if d := s.Decide(p); d.Feasible() || !strings.Contains(d.Reason, "submit it and explain it then") {
+		t.Errorf("decided %+v", d)
+	}
 }

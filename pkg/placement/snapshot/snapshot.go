@@ -24,8 +24,10 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/spotbench/spotbench/pkg/benchspec"
 	"github.com/spotbench/spotbench/pkg/gpu"
 	"github.com/spotbench/spotbench/pkg/placement"
+	"github.com/spotbench/spotbench/pkg/placement/claims"
 	"github.com/spotbench/spotbench/pkg/placement/packing"
 	"github.com/spotbench/spotbench/pkg/risk"
 )
@@ -98,6 +100,8 @@ type Node struct {
 	// TotalGPUs is how many whole ones the kubelet offers; the free ones are those that
 	// no pod of Pods has. MIG slices and shares are in Allocatable and Requested.
 	TotalGPUs int `json:"totalGPUs"`
+	// Devices are the GPUs that its ResourceSlices list, with the claims that have them.
+	Devices []claims.Device `json:"devices,omitempty"`
 	// Prices of the whole node in USD per hour; 0 when not known.
 	USDPerHour         float64 `json:"usdPerHour,omitempty"`
 	OnDemandUSDPerHour float64 `json:"onDemandUSDPerHour,omitempty"`
@@ -171,6 +175,11 @@ func (n Node) placement(pod Pod) placement.Node {
 	if err != nil || resource.Whole() {
 		return out
 	}
+	if resource.Claimed {
+		// Annotations that cannot be read have been refused before (Request).
+		spec, _ := benchspec.Parse(pod.Annotations) //nolint:errcheck // see above
+		return claims.See(placement.Request{Spec: spec, Resource: resource, GPUs: claims.Count(pod.Claims)}, out, pod.Claims, n.Devices)
+	}
 	offered := n.offered()
 	out.GPUs = out.GPUs.As(resource, n.Labels, offered)
 	out.TotalGPUs = offered[resource.Name()]
@@ -193,8 +202,33 @@ func (n Node) offered() map[string]int {
 // GPUsFor is the node's GPUs as a pod finds them.
 func (n Node) GPUsFor(pod Pod) gpu.Node { return n.placement(pod).GPUs }
 
-// TotalOf is how many of a kind of GPU the node has, free or not.
-func (n Node) TotalOf(r gpu.Resource) int { return n.offered()[r.Name()] }
+// TotalFor is how many of them it has, free or not.
+func (n Node) TotalFor(pod Pod) int { return n.placement(pod).TotalGPUs }
+
+// Empty is the node without its pods.
+func (n Node) Empty() Node {
+	n.Pods, n.Requested = nil, nil
+	n.Devices = slices.Clone(n.Devices)
+	for i := range n.Devices {
+		n.Devices[i].Claim = ""
+	}
+	return n
+}
+
+// leave is what is left once a pod has gone whose requests are not counted any more:
+// claims that no other pod has give their devices back.
+func (n Node) leave(gone Pod) Node {
+	names := gone.claimNames()
+	for _, other := range n.Pods {
+		if !other.Same(gone) {
+			names = slices.DeleteFunc(names, func(name string) bool { return slices.Contains(other.claimNames(), name) })
+		}
+	}
+	if len(names) > 0 {
+		n.Devices = claims.Release(n.Devices, names...)
+	}
+	return n
+}
 
 // whole is the node as a pod finds it that asks for whole GPUs.
 func (n Node) whole(pod Pod) placement.Node {
