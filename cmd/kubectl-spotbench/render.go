@@ -28,7 +28,9 @@ func renderCommand(streams genericiooptions.IOStreams) *cobra.Command {
 		Short: "Add what autoscalers must see: node affinity for the GPU models, and the scheduler's name",
 		Long: `Autoscalers read node affinity, not annotations. For each pod or pod template with an
 annotation under spotbench.dev/, render sets schedulerName and adds to its required
-node affinity the labels of nodes with the models of spotbench.dev/gpu-model.
+node affinity the labels of nodes with the models of spotbench.dev/gpu-model. For one
+that asks for GPUs by resource claims, it adds a selector of these models to the
+ResourceClaims and ResourceClaimTemplates of the same documents instead.
 Everything else is printed as it was; rendering again changes nothing.`,
 		Example: `  kubectl spotbench render -f pods.yaml | kubectl apply -f -
   cat pods.yaml | kubectl spotbench render -f -`,
@@ -59,7 +61,9 @@ type object = map[string]any
 // render writes nothing unless every document is right.
 func render(in io.Reader, out io.Writer) error {
 	reader := utilyaml.NewYAMLReader(bufio.NewReader(in))
-	var rendered []string
+	var docs []object
+	var places []int // of docs among the documents
+	named := claimModels{}
 	for n := 1; ; n++ {
 		text, err := reader.Read()
 		if errors.Is(err, io.EOF) {
@@ -79,10 +83,17 @@ func render(in io.Reader, out io.Writer) error {
 		if doc == nil {
 			continue
 		}
-		if err := renderObject(doc); err != nil {
+		if err := renderObject(doc, named); err != nil {
 			return fmt.Errorf("document %d: %w", n, err)
 		}
-		text, err = yaml.Marshal(doc)
+		docs, places = append(docs, doc), append(places, n)
+	}
+	var rendered []string
+	for i, doc := range docs {
+		if err := named.render(doc); err != nil {
+			return fmt.Errorf("document %d: %w", places[i], err)
+		}
+		text, err := yaml.Marshal(doc)
 		if err != nil {
 			return err
 		}
@@ -92,11 +103,11 @@ func render(in io.Reader, out io.Writer) error {
 	return err
 }
 
-func renderObject(doc object) error {
+func renderObject(doc object, named claimModels) error {
 	if items, isList := doc["items"].([]any); isList {
 		for i, item := range items {
 			if o, ok := item.(object); ok {
-				if err := renderObject(o); err != nil {
+				if err := renderObject(o, named); err != nil {
 					return fmt.Errorf("items[%d]: %w", i, err)
 				}
 			}
@@ -111,14 +122,14 @@ func renderObject(doc object) error {
 		}
 		pod, _ = spec["template"].(object)
 	}
-	if err := renderPod(pod); err != nil {
+	if err := renderPod(pod, named); err != nil {
 		metadata, _ := doc["metadata"].(object)
 		return fmt.Errorf("%v %v: %w", doc["kind"], metadata["name"], err)
 	}
 	return nil
 }
 
-func renderPod(pod object) error {
+func renderPod(pod object, named claimModels) error {
 	metadata, _ := pod["metadata"].(object)
 	found, _ := metadata["annotations"].(object)
 	annotations := map[string]string{}
@@ -148,6 +159,9 @@ func renderPod(pod object) error {
 	}
 	if len(wanted.GPUModels) == 0 {
 		return nil
+	}
+	if claims, byClaims := spec["resourceClaims"].([]any); byClaims && len(claims) > 0 {
+		return named.add(claims, wanted.GPUModels)
 	}
 	var ways [][]any
 	for _, model := range wanted.GPUModels {

@@ -3,6 +3,7 @@
 package gpu
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -88,4 +89,21 @@ func selectorsOfSlice(card, profile string) [][]Requirement {
 		selectors = append(selectors, []Requirement{{labelGKEAccelerator, "In", accelerators}, {labelGKEPartition, "In", []string{profile}}})
 	}
 	return selectors
+}
+
+// ProductNames are how NVML may name a card, in lower case and with dashes for blanks.
+// The name is one that CanonicalName returns.
+func ProductNames(name string) []string {
+	m, known := Lookup(name)
+	if !known {
+		m = Model{Name: name}
+	}
+	var out []string
+	products, _ := spellings(m, "")
+	for _, p := range products {
+		if lower := strings.ToLower(p); !strings.HasSuffix(lower, "-shared") && !slices.Contains(out, lower) {
+			out = append(out, lower)
+		}
+	}
+	return out
 }
