@@ -8,6 +8,7 @@ import (
 	"math"
 	"strings"
 	"testing"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	resourceapi "k8s.io/api/resource/v1"
@@ -16,6 +17,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/utils/ptr"
+
+	"github.com/spotbench/spotbench/pkg/placement/snapshot"
 )
 
 // What NVIDIA's driver publishes of a card or a slice, as far as anything here reads it.
@@ -297,6 +300,15 @@ func TestPodsWithClaimsAreWokenByDevices(t *testing.T) {
 	}
 }
 
+// knowsDevices says whether the scheduler has heard of all that was published.
+func knowsDevices(s snapshot.Snapshot, p snapshot.Pod) bool {
+	nodes := 0
+	for _, n := range s.Nodes {
+		nodes += min(1, len(n.Devices))
+	}
+	return nodes == 4 && (len(p.Claims) > 0 && len(p.Claims[0].Selectors) > 0 || strings.Contains(p.ClaimsProblem, "allocationMode All"))
+}
+
 func TestASnapshotDecidesOnDevicesOfClaimsWhatTheSchedulerThenDoes(t *testing.T) {
 	for name, test := range map[string]struct {
 		annotations map[string]string
@@ -317,6 +329,11 @@ func TestASnapshotDecidesOnDevicesOfClaimsWhatTheSchedulerThenDoes(t *testing.T)
 			c.claim("claim", test.request)
 			c.create(gated(claimPod("p", test.annotations, "claim")))
 			s, p := takeWith(t, server, "p")
+			for deadline := time.Now().Add(15 * time.Second); !knowsDevices(s, p); s, p = takeWith(t, server, "p") {
+				if time.Now().After(deadline) {
+					t.Fatalf("after 15s the scheduler knows %+v of the pod", p)
+				}
+			}
 			d := s.Decide(p)
 			if d.Node != test.node || len(p.Unchecked) > 0 && test.node != "" {
 				t.Errorf("decided %+v, want %q", d, test.node)
