@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	"k8s.io/utils/ptr"
 
+	"github.com/spotbench/spotbench/pkg/placement/claims"
 	"github.com/spotbench/spotbench/pkg/placement/snapshot"
 )
 
@@ -143,9 +144,9 @@ func (c *cluster) claim(name string, requests ...resourceapi.DeviceRequest) {
 }
 
 // claimPod has claims by their names.
-func claimPod(name string, annotations map[string]string, claims ...string) *v1.Pod {
+func claimPod(name string, annotations map[string]string, names ...string) *v1.Pod {
 	pod := benchPod(name, 0, annotations)
-	for _, claim := range claims {
+	for _, claim := range names {
 		pod.Spec.ResourceClaims = append(pod.Spec.ResourceClaims, v1.PodResourceClaim{Name: claim, ResourceClaimName: &claim})
 		pod.Spec.Containers[0].Resources.Claims = append(pod.Spec.Containers[0].Resources.Claims, v1.ResourceClaim{Name: claim})
 	}
@@ -268,6 +269,12 @@ func TestAClaimThatHasItsDevicesBringsPodsToThem(t *testing.T) {
 	if p := c.placed("second", "h100"); p.GPUModel != "H100-80GB" || !strings.HasPrefix(p.Refused["a100"], "has no GPUs that the pod's claims select") {
 		t.Errorf("placement %+v", p)
 	}
+	if free := metric(t, "spotbench_scheduler_gpus_free", map[string]string{"gpu_model": "H100-80GB"}); free != 7 {
+		t.Errorf("%v of eight H100 are free, one of which two pods have", free)
+	}
+	if free := metric(t, "spotbench_scheduler_gpus_free", map[string]string{"gpu_model": "A100-80GB-MIG-1g.10gb"}); free != 7 {
+		t.Errorf("%v of seven slices are free", free)
+	}
 	c.create(claimPod("other", map[string]string{"gpu-model": "A100-80GB"}, "shared"))
 	c.refused("other", "1 node(s) have H100-80GB, wanted A100-80GB")
 	c.claim("own", request("gpu", "gpu.nvidia.com", 1))
@@ -297,6 +304,33 @@ func TestPodsWithClaimsAreWokenByDevices(t *testing.T) {
 	c.placed("l4", "mixed")
 	if p := c.placed("a100", "mixed"); p.GPUModel != "A100-80GB" || c.devicesOf("a100")[0] != "a100-0" {
 		t.Errorf("placement %+v with %v", p, c.devicesOf("a100"))
+	}
+}
+
+func TestAClaimMadeFromATemplateSelectsTheModelsOfItsPod(t *testing.T) {
+	_, published := drivenNodes()
+	c := startDriven(t, published...)
+	// As kubectl spotbench render writes it into the template; the API server checks it.
+	models := []string{"L4-24GB"}
+	pod := benchPod("p", 0, map[string]string{"gpu-model": "L4"})
+	pod.Spec.ResourceClaims = []v1.PodResourceClaim{{Name: "gpu", ResourceClaimTemplateName: ptr.To("template")}}
+	c.create(pod)
+	created := c.pod("p")
+	claim := &resourceapi.ResourceClaim{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "p-gpu", OwnerReferences: []metav1.OwnerReference{
+			{APIVersion: "v1", Kind: "Pod", Name: "p", UID: created.UID, Controller: ptr.To(true)}}},
+		Spec: resourceapi.ResourceClaimSpec{Devices: resourceapi.DeviceClaim{Requests: []resourceapi.DeviceRequest{request("gpu", "gpu.nvidia.com", 1, claims.Selector(models))}}},
+	}
+	if _, err := c.client.ResourceV1().ResourceClaims("default").Create(c.ctx, claim, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	// What the controller manager does with a pod that names a template.
+	created.Status.ResourceClaimStatuses = []v1.PodResourceClaimStatus{{Name: "gpu", ResourceClaimName: ptr.To("p-gpu")}}
+	if _, err := c.client.CoreV1().Pods("default").UpdateStatus(c.ctx, created, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if p := c.placed("p", "mixed"); p.GPUModel != "L4-24GB" || p.Refused["a100"] != "has no GPUs that the pod's claims select, wanted L4-24GB" {
+		t.Errorf("placement %+v", p)
 	}
 }
 

@@ -64,6 +64,7 @@ func (p *Plugin) Reserve(_ context.Context, state fwk.CycleState, pod *v1.Pod, n
 	// Bindings take longer than decisions: what hundreds of them no longer need is let
 	// go of.
 	a.list, a.ranked = placement.Shortlist{}, nil
+	a.seen.Clear()
 	p.bindings.wait()
 	return nil
 }

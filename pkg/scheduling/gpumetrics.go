@@ -13,6 +13,7 @@ import (
 
 	"github.com/spotbench/spotbench/pkg/benchspec"
 	"github.com/spotbench/spotbench/pkg/gpu"
+	"github.com/spotbench/spotbench/pkg/placement/claims"
 )
 
 var (
@@ -41,10 +42,12 @@ type gpuSource struct {
 	nodes listers.NodeLister
 	pods  listers.PodLister
 	fleet *fleet
+	// devices are GPUs of dynamic resource allocation; nil without it.
+	devices *devices
 }
 
-func (c *gpuCollector) follow(factory informers.SharedInformerFactory, fleet *fleet) {
-	c.source.Store(&gpuSource{factory.Core().V1().Nodes().Lister(), factory.Core().V1().Pods().Lister(), fleet})
+func (c *gpuCollector) follow(factory informers.SharedInformerFactory, fleet *fleet, devices *devices) {
+	c.source.Store(&gpuSource{factory.Core().V1().Nodes().Lister(), factory.Core().V1().Pods().Lister(), fleet, devices})
 }
 
 // DescribeWithStability names the gauges.
@@ -89,7 +92,26 @@ func (c *gpuCollector) CollectWithStability(ch chan<- metrics.Metric) {
 		}
 	}
 	free, unusable := map[string]int{}, map[string]int{}
+	// Both gauges of every model are there, so that none is mistaken for no answer.
+	count := func(node *v1.Node, model string, left int, invalid string) {
+		if node.Spec.Unschedulable || invalid != "" || notice(node) != "" {
+			free[model] += 0
+			unusable[model] += left
+			return
+		}
+		free[model] += left
+		unusable[model] += 0
+	}
+	holders := s.devices.holders()
 	for _, node := range nodes {
+		for _, d := range claims.WithoutParts(s.devices.heldBy(holders, node.Name)) {
+			left := 0
+			if d.Claim == "" {
+				left = 1
+			}
+			gpus := d.GPU()
+			count(node, gpus.Model, left, gpus.Invalid)
+		}
 		offered := offeredBy(node)
 		whole, _ := gpu.FromNode(node.Labels, offered)
 		for name, n := range offered {
@@ -102,15 +124,7 @@ func (c *gpuCollector) CollectWithStability(ch chan<- metrics.Metric) {
 			if r.Shared {
 				model += "-SHARED" // as GPU Feature Discovery names what it shares
 			}
-			left := max(0, n-used[key{node.Name, r}])
-			// Both gauges of every model are there, so that none is mistaken for no answer.
-			if node.Spec.Unschedulable || gpus.Invalid != "" || notice(node) != "" {
-				free[model] += 0
-				unusable[model] += left
-				continue
-			}
-			free[model] += left
-			unusable[model] += 0
+			count(node, model, max(0, n-used[key{node.Name, r}]), gpus.Invalid)
 		}
 	}
 	for model, n := range free {

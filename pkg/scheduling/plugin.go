@@ -104,7 +104,7 @@ func New(ctx context.Context, obj runtime.Object, handle framework.Handle) (fram
 		return nil, err
 	}
 	registerMetrics()
-	gpuGauges.follow(handle.SharedInformerFactory(), nodes)
+	gpuGauges.follow(handle.SharedInformerFactory(), nodes, devices)
 	p := &Plugin{handle: handle, models: models, waiting: waiting, fleet: nodes, devices: devices, prices: prices, hazards: hazards, assumptions: args.Assumptions(), now: time.Now, logger: logger, bindings: newGate(mostBindings), alarms: map[types.UID]alarm{}}
 	p.stopAlarms(ctx)
 	if args.CatalogURL == "" {

@@ -91,6 +91,20 @@ func (d Device) GPU() gpu.Node {
 	return gpu.FromDevice(d.text("productName"), d.text("profile"), d.memory())
 }
 
+// WithoutParts is devices without the slices that cards which are listed too may be cut
+// into: those would count twice.
+func WithoutParts(devices []Device) []Device {
+	cards := map[string]bool{}
+	for _, d := range devices {
+		if d.text("profile") == "" {
+			cards[d.text("uuid")] = true
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(devices), func(d Device) bool {
+		return d.text("profile") != "" && cards[d.text("parentUUID")]
+	})
+}
+
 // Ask is one request of a claim.
 type Ask struct {
 	// Claim is NAMESPACE/NAME.

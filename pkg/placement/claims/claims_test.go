@@ -202,6 +202,16 @@ func TestDevicesAreThoseOfEachPoolsNewestGeneration(t *testing.T) {
 	}
 }
 
+func TestSlicesOfACardThatIsListedTooDoNotCountTwice(t *testing.T) {
+	var got []string
+	for _, d := range claims.WithoutParts([]claims.Device{card("a", a100), slice("of-a", "a", a100, "1g.10gb"), slice("of-b", "b", a100, "1g.10gb")}) {
+		got = append(got, d.Name)
+	}
+	if diff := cmp.Diff([]string{"a", "of-b"}, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestNoDeviceIsGivenTwice(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var devices []claims.Device
