@@ -5,6 +5,8 @@ package scheduling
 import (
 	"fmt"
 	"slices"
+	"strings"
+	"sync"
 
 	v1 "k8s.io/api/core/v1"
 	resourceapi "k8s.io/api/resource/v1"
@@ -26,6 +28,15 @@ const indexByNode = "spotbench.dev/node"
 type devices struct {
 	slices cache.Indexer
 	state  framework.SharedDRAManager
+
+	mu sync.Mutex
+	// read has the devices of each node as they were last read.
+	read map[string]readDevices
+}
+
+type readDevices struct {
+	of      []*resourceapi.ResourceSlice
+	devices []claims.Device
 }
 
 // openDevices adds the index to the informer, once for all profiles. Without dynamic
@@ -40,7 +51,7 @@ func openDevices(factory informers.SharedInformerFactory, state framework.Shared
 			return nil, fmt.Errorf("indexing ResourceSlices by node: %w", err)
 		}
 	}
-	return &devices{informer.GetIndexer(), state}, nil
+	return &devices{slices: informer.GetIndexer(), state: state, read: map[string]readDevices{}}, nil
 }
 
 func nodeOfSlice(obj any) ([]string, error) {
@@ -66,7 +77,18 @@ func (d *devices) on(node string) []claims.Device {
 			of = append(of, slice)
 		}
 	}
-	return claims.Devices(of)
+	slices.SortFunc(of, func(a, b *resourceapi.ResourceSlice) int { return strings.Compare(a.Name, b.Name) })
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	last := d.read[node]
+	if !slices.Equal(last.of, of) {
+		last = readDevices{of, claims.Devices(of)}
+		d.read[node] = last
+	}
+	if len(of) == 0 {
+		delete(d.read, node) // gone, or never there
+	}
+	return slices.Clone(last.devices)
 }
 
 // claimsOf are the claims that a pod names or that were made for it.

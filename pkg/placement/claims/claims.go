@@ -41,10 +41,42 @@ type Device struct {
 	Capacity   map[resourceapi.QualifiedName]resourceapi.DeviceCapacity  `json:"capacity,omitempty"`
 	// Claim is which one has it, as NAMESPACE/NAME; "" for none.
 	Claim string `json:"claim,omitempty"`
+
+	// known is nil for a device that is looked at once.
+	known *known
+}
+
+// known is what has been found out of a device: what GPU it is, and which of the last
+// few selectors select it. Copies of a device share it.
+type known struct {
+	gpu gpu.Node
+
+	mu sync.Mutex
+	by map[string]bool
+}
+
+// mostRemembered bounds what a device remembers.
+const mostRemembered = 32
+
+func (k *known) or(key string, find func() bool) bool {
+	if k == nil {
+		return find()
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	is, asked := k.by[key]
+	if !asked {
+		if is = find(); len(k.by) >= mostRemembered {
+			clear(k.by)
+		}
+		k.by[key] = is
+	}
+	return is
 }
 
 // Devices are the GPUs in the slices of one node, in order: those of each pool's newest
-// generation.
+// generation. They remember what selects them: evaluating CEL takes long, and nodes are
+// looked at for every pod.
 func Devices(of []*resourceapi.ResourceSlice) []Device {
 	newest := map[string]int64{}
 	for _, s := range of {
@@ -58,7 +90,9 @@ func Devices(of []*resourceapi.ResourceSlice) []Device {
 			continue
 		}
 		for _, d := range s.Spec.Devices {
-			devices = append(devices, Device{Pool: s.Spec.Pool.Name, Name: d.Name, Attributes: d.Attributes, Capacity: d.Capacity})
+			device := Device{Pool: s.Spec.Pool.Name, Name: d.Name, Attributes: d.Attributes, Capacity: d.Capacity}
+			device.known = &known{gpu: device.GPU(), by: map[string]bool{}}
+			devices = append(devices, device)
 		}
 	}
 	slices.SortFunc(devices, func(a, b Device) int {
@@ -88,6 +122,9 @@ func (d Device) memory() int64 {
 
 // GPU is what the device is.
 func (d Device) GPU() gpu.Node {
+	if d.known != nil {
+		return d.known.gpu
+	}
 	return gpu.FromDevice(d.text("productName"), d.text("profile"), d.memory())
 }
 
@@ -181,6 +218,10 @@ func (a Ask) selects(d Device) bool {
 	if a.Allocated {
 		return d.Claim == a.Claim
 	}
+	return d.known.or(strings.Join(a.Selectors, "\n"), func() bool { return a.matches(d) })
+}
+
+func (a Ask) matches(d Device) bool {
 	for _, expression := range a.Selectors {
 		program := compiled().GetOrCompile(expression)
 		if program.Error != nil {
