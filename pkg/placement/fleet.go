@@ -348,7 +348,7 @@ func (f *Fleet) Shortlist(r Request, s Search) (Shortlist, bool) {
 			list.Tally.Preferred++
 		}
 		takes := Opportunity{GPUs: score.Rank, Leaning: score.Tie}
-		k := keyOf(r, v.modelRank, v.estimate, takes, "")
+		k := keyOf(&r, v.modelRank, v.estimate, takes, "")
 		if len(keys) == s.Best {
 			// Nodes come by name: of equal ones the earlier stays.
 			if keys[len(keys)-1].compareButName(&k) <= 0 {

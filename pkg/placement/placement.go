@@ -127,7 +127,7 @@ type Assumptions struct {
 }
 
 // work is the work left, assumed when the pod does not say.
-func (r Request) work() time.Duration {
+func (r *Request) work() time.Duration {
 	if r.Spec.ExpectedDuration > 0 {
 		return r.Spec.ExpectedDuration
 	}

@@ -39,10 +39,10 @@ type key struct {
 }
 
 func (c Candidate) key(r Request) key {
-	return keyOf(r, c.ModelRank, c.Estimate, c.Node.Opportunity, c.Node.Name)
+	return keyOf(&r, c.ModelRank, c.Estimate, c.Node.Opportunity, c.Node.Name)
 }
 
-func keyOf(r Request, modelRank int, e Estimate, o Opportunity, name string) key {
+func keyOf(r *Request, modelRank int, e Estimate, o Opportunity, name string) key {
 	k := key{modelRank: modelRank, priced: e.PriceKnown(), opportunity: o, hours: e.Hours, risk: e.Risk, name: name}
 	if k.priced {
 		k.charge = e.CostUSD + o.GPUs*r.work().Hours()*r.Assumptions.GPUHourUSD
