@@ -21,7 +21,6 @@ import (
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	"k8s.io/client-go/kubernetes"
 	clientscheme "k8s.io/client-go/kubernetes/scheme"
-	"k8s.io/client-go/rest"
 	"k8s.io/component-base/configz"
 	featuregatetesting "k8s.io/component-base/featuregate/testing"
 	"k8s.io/kubernetes/cmd/kube-scheduler/app"
@@ -45,11 +44,25 @@ type realCluster struct {
 	// kubeconfig is a file with admin's credentials.
 	kubeconfig string
 	tools      *toolchain.Set
+	env        *envtest.Environment
 }
 
-// startRealCluster skips the test where the programs of the local cluster are not
-// built (`localcluster build`).
+// startRealCluster runs the scheduler in this process.
 func startRealCluster(t *testing.T, nodes ...*v1.Node) *realCluster {
+	t.Helper()
+	c := startControlPlane(t, nodes...)
+	kubeconfig, err := c.schedulerUser().KubeConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.startScheduler(c.write("scheduler.kubeconfig", kubeconfig))
+	return c
+}
+
+// startControlPlane starts an API server with the scheduler's roles, and no scheduler.
+// It skips the test where the programs of the local cluster are not built
+// (`localcluster build`).
+func startControlPlane(t *testing.T, nodes ...*v1.Node) *realCluster {
 	t.Helper()
 	cache, err := localcluster.DefaultCacheDir()
 	if err != nil {
@@ -66,6 +79,8 @@ func startRealCluster(t *testing.T, nodes ...*v1.Node) *realCluster {
 		}
 		t.Setenv(variable, tools.Path(program)) // envtest finds programs so
 	}
+	// A folder of its own, which outlives a restart.
+	env.ControlPlane.GetAPIServer().CertDir = t.TempDir()
 	config, err := env.Start()
 	if err != nil {
 		t.Fatal(err)
@@ -85,26 +100,27 @@ func startRealCluster(t *testing.T, nodes ...*v1.Node) *realCluster {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(cancel)
-	c := &realCluster{cluster: cluster{t: t, ctx: ctx, client: kubernetes.NewForConfigOrDie(config)}, admin: admin, tools: tools}
+	c := &realCluster{cluster: cluster{t: t, ctx: ctx, client: kubernetes.NewForConfigOrDie(config)}, admin: admin, tools: tools, env: env}
 	c.kubeconfig = c.write("admin.kubeconfig", env.KubeConfig)
 	c.apply(&v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "spotbench-system"}})
 	c.applyFile(manifests + "rbac.yaml")
 	for _, n := range nodes {
 		c.addNode(n)
 	}
-	user, err := env.AddUser(envtest.User{
-		Name:   "system:serviceaccount:spotbench-system:scheduler",
-		Groups: []string{"system:serviceaccounts", "system:authenticated"},
-	}, &rest.Config{QPS: 1000, Burst: 1000})
-	if err != nil {
-		t.Fatal(err)
-	}
-	kubeconfig, err := user.KubeConfig()
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.startScheduler(c.write("scheduler.kubeconfig", kubeconfig))
 	return c
+}
+
+// restartAPIServer takes the API server away for a time.
+func (c *realCluster) restartAPIServer(away time.Duration) {
+	c.t.Helper()
+	server := c.env.ControlPlane.GetAPIServer()
+	if err := server.Stop(); err != nil {
+		c.t.Fatal(err)
+	}
+	time.Sleep(away)
+	if err := server.Start(); err != nil {
+		c.t.Fatal(err)
+	}
 }
 
 func (c *realCluster) write(name string, data []byte) string {
@@ -125,7 +141,7 @@ func (c *realCluster) startScheduler(kubeconfig string) {
 		c.t.Fatal(err)
 	}
 	text := strings.Replace(string(data), "leaderElect: true", "leaderElect: false", 1)
-	text += "clientConnection: {kubeconfig: " + kubeconfig + ", qps: 1000, burst: 1000}\n"
+	text = strings.Replace(text, "clientConnection:\n", "clientConnection:\n  kubeconfig: "+kubeconfig+"\n", 1)
 	// With it, the queue of 1.34 reads a pod that it may just have handed out: a data
 	// race of its own, which the detector would put down to these tests.
 	featuregatetesting.SetFeatureGateDuringTest(c.t, utilfeature.DefaultFeatureGate, features.SchedulerPopFromBackoffQ, false)
@@ -134,7 +150,7 @@ func (c *realCluster) startScheduler(kubeconfig string) {
 	opts.SecureServing.BindPort = 0 // serves nothing
 	opts.Authentication, opts.Authorization = nil, nil
 	config, scheduler, err := app.Setup(c.ctx, opts,
-		app.WithPlugin(scheduling.Name, scheduling.New), app.WithPlugin(scheduling.GangsName, scheduling.NewGangs))
+		app.WithPlugin(scheduling.Name, scheduling.New), app.WithPlugin(scheduling.ResourcesName, scheduling.NewResources), app.WithPlugin(scheduling.GangsName, scheduling.NewGangs))
 	if err != nil {
 		c.t.Fatal(err)
 	}

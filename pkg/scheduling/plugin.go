@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -44,6 +45,9 @@ type Plugin struct {
 	logger      klog.Logger
 
 	bindings *gate
+
+	// lastChange is the event that hints were last asked about.
+	lastChange atomic.Pointer[nodeChange]
 
 	mu sync.Mutex
 	// alarms are of pods that wait for spot until they must start on demand. They
@@ -151,13 +155,19 @@ func attemptOf(state fwk.CycleState) (*attempt, error) {
 	return a, nil
 }
 
-// request reads what a pod asks for.
+// request reads what a pod asks for, now.
 func (p *Plugin) request(pod *v1.Pod) (placement.Request, error) {
+	r, err := asks(pod)
+	r.Now, r.Assumptions = p.now(), p.assumptions
+	return r, err
+}
+
+// asks reads what a pod asks for.
+func asks(pod *v1.Pod) (placement.Request, error) {
 	spec, err := benchspec.Parse(pod.Annotations)
 	requests := requestsOf(pod)
 	gpus := requests[gpu.ResourceName]
-	return placement.Request{Spec: spec, GPUs: int(gpus.Value()), CPUMilli: requests.Cpu().MilliValue(), MemoryBytes: requests.Memory().Value(),
-		Now: p.now(), Assumptions: p.assumptions}, err
+	return placement.Request{Spec: spec, GPUs: int(gpus.Value()), CPUMilli: requests.Cpu().MilliValue(), MemoryBytes: requests.Memory().Value()}, err
 }
 
 func requestsOf(pod *v1.Pod) v1.ResourceList {

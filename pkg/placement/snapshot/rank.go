@@ -95,11 +95,11 @@ func (s Snapshot) learn(fleet *placement.Fleet, but Pod) {
 }
 
 // waiting is what the pods ask for that were refused and wait.
-func (s Snapshot) waiting() []placement.Request {
-	var out []placement.Request
-	for _, p := range sorted(s.Pending) {
+func (s Snapshot) waiting() []placement.Waiting {
+	var out []placement.Waiting
+	for _, p := range s.Pending {
 		if request, err := s.Request(p); err == nil && p.Refused != "" && p.GPUs > 0 {
-			out = append(out, request)
+			out = append(out, placement.Waiting{Request: request, Pods: 1})
 		}
 	}
 	return out
