@@ -6,10 +6,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -45,6 +48,8 @@ type realCluster struct {
 	kubeconfig string
 	tools      *toolchain.Set
 	env        *envtest.Environment
+	// programs has the files NAME.pid of the control plane.
+	programs string
 }
 
 // startRealCluster runs the scheduler in this process.
@@ -73,11 +78,18 @@ func startControlPlane(t *testing.T, nodes ...*v1.Node) *realCluster {
 		t.Fatal(err)
 	}
 	env := &envtest.Environment{CRDDirectoryPaths: []string{manifests + "podgroup-crd.yaml"}, ErrorIfCRDPathMissing: true, ControlPlaneStartTimeout: time.Minute}
+	programs := t.TempDir()
 	for variable, program := range map[string]string{"TEST_ASSET_ETCD": "etcd", "TEST_ASSET_KUBE_APISERVER": "kube-apiserver"} {
 		if _, err := os.Stat(tools.Path(program)); err != nil {
 			t.Skip("run `localcluster build` first:", err)
 		}
-		t.Setenv(variable, tools.Path(program)) // envtest finds programs so
+		// envtest finds programs so, and does not tell which processes they are.
+		script := filepath.Join(programs, program)
+		text := fmt.Sprintf("#!/bin/sh\necho $$ > %s.pid\nexec %s \"$@\"\n", script, tools.Path(program))
+		if err := os.WriteFile(script, []byte(text), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv(variable, script)
 	}
 	// A folder of its own, which outlives a restart.
 	env.ControlPlane.GetAPIServer().CertDir = t.TempDir()
@@ -100,7 +112,7 @@ func startControlPlane(t *testing.T, nodes ...*v1.Node) *realCluster {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(cancel)
-	c := &realCluster{cluster: cluster{t: t, ctx: ctx, client: kubernetes.NewForConfigOrDie(config)}, admin: admin, tools: tools, env: env}
+	c := &realCluster{cluster: cluster{t: t, ctx: ctx, client: kubernetes.NewForConfigOrDie(config)}, admin: admin, tools: tools, env: env, programs: programs}
 	c.kubeconfig = c.write("admin.kubeconfig", env.KubeConfig)
 	c.apply(&v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "spotbench-system"}})
 	c.applyFile(manifests + "rbac.yaml")
@@ -110,15 +122,22 @@ func startControlPlane(t *testing.T, nodes ...*v1.Node) *realCluster {
 	return c
 }
 
-// restartAPIServer takes the API server away for a time.
-func (c *realCluster) restartAPIServer(away time.Duration) {
+// loseAPIServer kills the API server and starts it again after a time.
+func (c *realCluster) loseAPIServer(away time.Duration) {
 	c.t.Helper()
-	server := c.env.ControlPlane.GetAPIServer()
-	if err := server.Stop(); err != nil {
+	text, err := os.ReadFile(filepath.Join(c.programs, "kube-apiserver.pid"))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		c.t.Fatal(err)
 	}
 	time.Sleep(away)
-	if err := server.Start(); err != nil {
+	if err := c.env.ControlPlane.GetAPIServer().Start(); err != nil {
 		c.t.Fatal(err)
 	}
 }
