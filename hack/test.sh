@@ -35,6 +35,10 @@ step "unit and integration tests, race detector on"
 $gotestsum --format pkgname-and-test-fails --jsonfile "$out/unit.json" -- \
 	-race -timeout 20m ./pkg/... ./cmd/... ./bench/... || failed+=("unit and integration tests")
 
+step "50,000 pending pods (5,000 are under the race detector)"
+$gotestsum --format pkgname-and-test-fails --jsonfile "$out/backlog.json" -- \
+	-run FiftyThousand -timeout 15m ./pkg/scheduling || failed+=("50,000 pending pods")
+
 if [ "$(id -u)" = 0 ]; then
 	step "end-to-end tests on the real local cluster"
 	$gotestsum --format standard-verbose --jsonfile "$out/e2e.json" -- \

@@ -207,7 +207,7 @@ func installPodGroups(t *testing.T, kubeconfig string) {
 const shipped = "../../manifests/base/scheduler"
 
 // schedulerConfig is the one that is shipped, with its files from the tree, without
-// a catalog, a second replica and client limits.
+// a catalog and a second replica.
 func schedulerConfig(t *testing.T, kubeconfig string) string {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join(shipped, "config.yaml"))
@@ -220,8 +220,8 @@ func schedulerConfig(t *testing.T, kubeconfig string) string {
 	}
 	text := strings.ReplaceAll(string(data), "/etc/spotbench/scheduler", here)
 	text = regexp.MustCompile(`(?m)^ *catalog(URL|CAFile): .*\n`).ReplaceAllString(text, "")
-	text = strings.Replace(text, "leaderElect: true", "leaderElect: false", 1) +
-		"clientConnection: {kubeconfig: " + kubeconfig + ", qps: 1000, burst: 1000}\n"
+	text = strings.Replace(text, "leaderElect: true", "leaderElect: false", 1)
+	text = strings.Replace(text, "clientConnection:\n", "clientConnection:\n  kubeconfig: "+kubeconfig+"\n", 1)
 	file := filepath.Join(t.TempDir(), "config.yaml")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)

@@ -116,8 +116,8 @@ func shippedConfig(dir string) (string, error) {
 	var out strings.Builder
 	skipping := false
 	for line := range strings.Lines(string(data)) {
-		// leaderElection is a block of its own; ours replaces it.
-		if strings.HasPrefix(line, "leaderElection:") {
+		// Blocks of their own; ours replace them.
+		if strings.HasPrefix(line, "leaderElection:") || strings.HasPrefix(line, "clientConnection:") {
 			skipping = true
 			continue
 		}

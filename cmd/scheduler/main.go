@@ -111,6 +111,7 @@ func run(cmd *cobra.Command, opts *options.Options, snapshotAddress string) erro
 	snapshots := &scheduling.Snapshots{}
 	config, scheduler, err := app.Setup(ctx, opts,
 		app.WithPlugin(scheduling.Name, snapshots.New),
+		app.WithPlugin(scheduling.ResourcesName, scheduling.NewResources),
 		app.WithPlugin(scheduling.GangsName, scheduling.NewGangs),
 	)
 	if err != nil {

@@ -13,7 +13,6 @@ import (
 
 	"github.com/spotbench/spotbench/pkg/localcluster/machine"
 	"github.com/spotbench/spotbench/pkg/localcluster/network"
-	"github.com/spotbench/spotbench/pkg/localcluster/node"
 	"github.com/spotbench/spotbench/pkg/localcluster/pki"
 	"github.com/spotbench/spotbench/pkg/localcluster/toolchain"
 )
@@ -154,13 +153,20 @@ func controlPlaneSpec(s *state, tools *toolchain.Set) (machine.Spec, error) {
 			"--bind-address=" + loopback, "--leader-elect=false", "--use-service-account-credentials=true",
 			"--service-account-private-key-file=" + p.pki("service-account.key"), "--root-ca-file=" + p.pki("ca.crt"),
 			"--cluster-signing-cert-file=" + p.pki("ca.crt"), "--cluster-signing-key-file=" + p.pki("ca.key"),
-			"--allocate-node-cidrs=false", "--flex-volume-plugin-dir=" + p.run("flexvolumes"), "--node-monitor-grace-period=" + node.NodeMonitorGracePeriod.String(), "--profiling=false"}},
+			"--allocate-node-cidrs=false", "--flex-volume-plugin-dir=" + p.run("flexvolumes"), "--node-monitor-grace-period=" + gracePeriod(s.Shape.KwokNodes()).String(), "--profiling=false",
+			// For thousands of simulated nodes: its own limit of 20 requests a second would
+			// take minutes to untaint them, and the TTL controller would annotate each anew
+			// whenever the cluster grows.
+			"--kube-api-qps=500", "--kube-api-burst=1000", "--controllers=*,-ttl-controller"}},
 		{Name: "kube-scheduler", Args: []string{tools.Path("kube-scheduler"),
 			"--kubeconfig=" + p.pki("scheduler.conf"), "--authentication-kubeconfig=" + p.pki("scheduler.conf"), "--authorization-kubeconfig=" + p.pki("scheduler.conf"),
 			"--bind-address=" + loopback, "--leader-elect=false", "--profiling=false"}},
 		{Name: "coredns", Held: true, Args: []string{tools.Path("coredns"), "-conf", corefile}},
 	}
 	if s.Shape.KwokNodes() > 0 {
+		if err := os.WriteFile(p.run("kwok.yaml"), []byte(kwokConfig), 0o600); err != nil {
+			return machine.Spec{}, fmt.Errorf("write kwok's configuration: %w", err)
+		}
 		services = append(services, machine.Service{Name: toolchain.Kwok, Held: true, Args: kwokArgs(s, tools)})
 	}
 	if err := os.MkdirAll(p.disk("etcd"), 0o700); err != nil {

@@ -24,8 +24,12 @@ import (
 	"github.com/spotbench/spotbench/pkg/localcluster/toolchain"
 )
 
-// readyTimeout bounds how long nodes may take to become Ready.
-const readyTimeout = 3 * time.Minute
+// readyTimeout bounds how long nodes may take to become Ready, and slowestKwokNode by
+// how much each simulated one prolongs that.
+const (
+	readyTimeout    = 3 * time.Minute
+	slowestKwokNode = 100 * time.Millisecond
+)
 
 // Build fetches and builds everything a cluster of these options needs, and
 // starts nothing.
@@ -158,6 +162,7 @@ func (c *Cluster) start(ctx context.Context, say toolchain.Progress, pause strin
 		return err
 	}
 	joined := make(chan struct{})
+	started := ctx
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		if err := waitForAPIServer(ctx, c.client); err != nil {
@@ -177,10 +182,7 @@ func (c *Cluster) start(ctx context.Context, say toolchain.Progress, pause strin
 		if err := control.Start(ctx, "coredns"); err != nil {
 			return err
 		}
-		if err := waitForDNS(ctx, s.Plan); err != nil {
-			return err
-		}
-		return c.startKwok(ctx, say, control)
+		return waitForDNS(ctx, s.Plan)
 	})
 	for i, n := range s.Shape.Nodes {
 		group.Go(func() error {
@@ -202,23 +204,29 @@ func (c *Cluster) start(ctx context.Context, say toolchain.Progress, pause strin
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	return c.routeServices()
+	if err := c.routeServices(); err != nil {
+		return err
+	}
+	return c.startKwok(started, say)
 }
 
-func (c *Cluster) startKwok(ctx context.Context, say toolchain.Progress, control *machine.Client) error {
+// startKwok makes the simulated nodes, once the real ones are there: thousands of them
+// would hold these up, and are ready no sooner for it.
+func (c *Cluster) startKwok(ctx context.Context, say toolchain.Progress) error {
 	total := c.state.Shape.KwokNodes()
 	if total == 0 {
 		return nil
 	}
-	if err := control.Start(ctx, toolchain.Kwok); err != nil {
+	say("making %d simulated nodes", total)
+	if err := c.machine(controlPlane).Start(ctx, toolchain.Kwok); err != nil {
 		return err
 	}
-	if err := createKwokNodes(ctx, c.client, c.state); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout+time.Duration(total)*slowestKwokNode)
 	defer cancel()
-	if err := waitForKwok(ctx, c.client, total); err != nil {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return createKwokNodes(ctx, c.client, c.state) })
+	group.Go(func() error { return waitForKwok(ctx, c.client, total, say) })
+	if err := group.Wait(); err != nil {
 		return err
 	}
 	say("%d simulated nodes Ready", total)

@@ -216,19 +216,25 @@ func (r Request) packing() (packing.Request, bool) {
 	return p, p.Validate() == nil
 }
 
+// Waiting is so many pods that ask for the same and wait.
+type Waiting struct {
+	Request Request
+	Pods    int
+}
+
 // Observe counts what a pod asks for into the demand, once for each id until it is
 // forgotten. waiting is asked for the pods that wait now when it is time to make
 // prices of the demand; nil is none.
-func (f *Fleet) Observe(id string, r Request, waiting func() []Request) error {
+func (f *Fleet) Observe(id string, r Request, waiting func() []Waiting) error {
 	p, ok := r.packing()
 	if f.observed[id] || !ok {
 		return nil
 	}
 	if waiting != nil && f.engine.RepricesNext() {
-		var pending []packing.Request
+		var pending []packing.Waiting
 		for _, w := range waiting() {
-			if p, ok := w.packing(); ok {
-				pending = append(pending, p)
+			if p, ok := w.Request.packing(); ok {
+				pending = append(pending, packing.Waiting{Request: p, Pods: w.Pods})
 			}
 		}
 		if err := f.engine.Pending(pending); err != nil {

@@ -65,6 +65,15 @@ type Node struct {
 	Opportunity Opportunity
 }
 
+// Equal says whether all is the same that is known of two nodes.
+func (n Node) Equal(other Node) bool {
+	if (n.Ages == nil) != (other.Ages == nil) || n.Ages != nil && *n.Ages != *other.Ages {
+		return false
+	}
+	n.Ages, other.Ages = nil, nil
+	return n == other
+}
+
 // Opportunity is what a placement takes from the pods to come.
 type Opportunity struct {
 	// GPUs is how many they have less for it, lost to fragmentation or to scarcity, for

@@ -6,10 +6,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -21,7 +24,6 @@ import (
 	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	"k8s.io/client-go/kubernetes"
 	clientscheme "k8s.io/client-go/kubernetes/scheme"
-	"k8s.io/client-go/rest"
 	"k8s.io/component-base/configz"
 	featuregatetesting "k8s.io/component-base/featuregate/testing"
 	"k8s.io/kubernetes/cmd/kube-scheduler/app"
@@ -45,11 +47,27 @@ type realCluster struct {
 	// kubeconfig is a file with admin's credentials.
 	kubeconfig string
 	tools      *toolchain.Set
+	env        *envtest.Environment
+	// programs has the files NAME.pid of the control plane.
+	programs string
 }
 
-// startRealCluster skips the test where the programs of the local cluster are not
-// built (`localcluster build`).
+// startRealCluster runs the scheduler in this process.
 func startRealCluster(t *testing.T, nodes ...*v1.Node) *realCluster {
+	t.Helper()
+	c := startControlPlane(t, nodes...)
+	kubeconfig, err := c.schedulerUser().KubeConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.startScheduler(c.write("scheduler.kubeconfig", kubeconfig))
+	return c
+}
+
+// startControlPlane starts an API server with the scheduler's roles, and no scheduler.
+// It skips the test where the programs of the local cluster are not built
+// (`localcluster build`).
+func startControlPlane(t *testing.T, nodes ...*v1.Node) *realCluster {
 	t.Helper()
 	cache, err := localcluster.DefaultCacheDir()
 	if err != nil {
@@ -60,12 +78,21 @@ func startRealCluster(t *testing.T, nodes ...*v1.Node) *realCluster {
 		t.Fatal(err)
 	}
 	env := &envtest.Environment{CRDDirectoryPaths: []string{manifests + "podgroup-crd.yaml"}, ErrorIfCRDPathMissing: true, ControlPlaneStartTimeout: time.Minute}
+	programs := t.TempDir()
 	for variable, program := range map[string]string{"TEST_ASSET_ETCD": "etcd", "TEST_ASSET_KUBE_APISERVER": "kube-apiserver"} {
 		if _, err := os.Stat(tools.Path(program)); err != nil {
 			t.Skip("run `localcluster build` first:", err)
 		}
-		t.Setenv(variable, tools.Path(program)) // envtest finds programs so
+		// envtest finds programs so, and does not tell which processes they are.
+		script := filepath.Join(programs, program)
+		text := fmt.Sprintf("#!/bin/sh\necho $$ > %s.pid\nexec %s \"$@\"\n", script, tools.Path(program))
+		if err := os.WriteFile(script, []byte(text), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv(variable, script)
 	}
+	// A folder of its own, which outlives a restart.
+	env.ControlPlane.GetAPIServer().CertDir = t.TempDir()
 	config, err := env.Start()
 	if err != nil {
 		t.Fatal(err)
@@ -85,26 +112,34 @@ func startRealCluster(t *testing.T, nodes ...*v1.Node) *realCluster {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(cancel)
-	c := &realCluster{cluster: cluster{t: t, ctx: ctx, client: kubernetes.NewForConfigOrDie(config)}, admin: admin, tools: tools}
+	c := &realCluster{cluster: cluster{t: t, ctx: ctx, client: kubernetes.NewForConfigOrDie(config)}, admin: admin, tools: tools, env: env, programs: programs}
 	c.kubeconfig = c.write("admin.kubeconfig", env.KubeConfig)
 	c.apply(&v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "spotbench-system"}})
 	c.applyFile(manifests + "rbac.yaml")
 	for _, n := range nodes {
 		c.addNode(n)
 	}
-	user, err := env.AddUser(envtest.User{
-		Name:   "system:serviceaccount:spotbench-system:scheduler",
-		Groups: []string{"system:serviceaccounts", "system:authenticated"},
-	}, &rest.Config{QPS: 1000, Burst: 1000})
-	if err != nil {
-		t.Fatal(err)
-	}
-	kubeconfig, err := user.KubeConfig()
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.startScheduler(c.write("scheduler.kubeconfig", kubeconfig))
 	return c
+}
+
+// loseAPIServer kills the API server and starts it again after a time.
+func (c *realCluster) loseAPIServer(away time.Duration) {
+	c.t.Helper()
+	text, err := os.ReadFile(filepath.Join(c.programs, "kube-apiserver.pid"))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		c.t.Fatal(err)
+	}
+	time.Sleep(away)
+	if err := c.env.ControlPlane.GetAPIServer().Start(); err != nil {
+		c.t.Fatal(err)
+	}
 }
 
 func (c *realCluster) write(name string, data []byte) string {
@@ -125,7 +160,7 @@ func (c *realCluster) startScheduler(kubeconfig string) {
 		c.t.Fatal(err)
 	}
 	text := strings.Replace(string(data), "leaderElect: true", "leaderElect: false", 1)
-	text += "clientConnection: {kubeconfig: " + kubeconfig + ", qps: 1000, burst: 1000}\n"
+	text = strings.Replace(text, "clientConnection:\n", "clientConnection:\n  kubeconfig: "+kubeconfig+"\n", 1)
 	// With it, the queue of 1.34 reads a pod that it may just have handed out: a data
 	// race of its own, which the detector would put down to these tests.
 	featuregatetesting.SetFeatureGateDuringTest(c.t, utilfeature.DefaultFeatureGate, features.SchedulerPopFromBackoffQ, false)
@@ -134,7 +169,7 @@ func (c *realCluster) startScheduler(kubeconfig string) {
 	opts.SecureServing.BindPort = 0 // serves nothing
 	opts.Authentication, opts.Authorization = nil, nil
 	config, scheduler, err := app.Setup(c.ctx, opts,
-		app.WithPlugin(scheduling.Name, scheduling.New), app.WithPlugin(scheduling.GangsName, scheduling.NewGangs))
+		app.WithPlugin(scheduling.Name, scheduling.New), app.WithPlugin(scheduling.ResourcesName, scheduling.NewResources), app.WithPlugin(scheduling.GangsName, scheduling.NewGangs))
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -95,12 +95,17 @@ func startClusterWith(t *testing.T, args []string, nodes ...*v1.Node) *cluster {
 // startClusterOf makes the plugin with a factory of the test's.
 func startClusterOf(t *testing.T, factory frameworkruntime.PluginFactory, args []string, nodes ...*v1.Node) *cluster {
 	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
 	objects := make([]runtime.Object, len(nodes))
 	for i := range nodes {
 		objects[i] = nodes[i]
 	}
-	client := fake.NewClientset(objects...)
+	return startClusterOver(t, factory, args, fake.NewClientset(objects...))
+}
+
+// startClusterOver starts with what a client has already.
+func startClusterOver(t *testing.T, factory frameworkruntime.PluginFactory, args []string, client *fake.Clientset) *cluster {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
 	client.PrependReactor("create", "pods", binder(client))
 	c := &cluster{t: t, ctx: ctx, client: client}
 
@@ -112,7 +117,7 @@ func startClusterOf(t *testing.T, factory frameworkruntime.PluginFactory, args [
 		scheduler.WithPercentageOfNodesToScore(config.PercentageOfNodesToScore),
 		scheduler.WithPodInitialBackoffSeconds(0),
 		scheduler.WithPodMaxBackoffSeconds(0),
-		scheduler.WithFrameworkOutOfTreeRegistry(frameworkruntime.Registry{scheduling.Name: factory}))
+		scheduler.WithFrameworkOutOfTreeRegistry(frameworkruntime.Registry{scheduling.Name: factory, scheduling.ResourcesName: scheduling.NewResources}))
 	if err != nil {
 		t.Fatal(err)
 	}

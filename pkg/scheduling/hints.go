@@ -15,15 +15,21 @@ import (
 	fwk "k8s.io/kube-scheduler/framework"
 	"k8s.io/kubernetes/pkg/scheduler/util"
 
+	"github.com/spotbench/spotbench/pkg/gpu"
 	"github.com/spotbench/spotbench/pkg/placement"
 	"github.com/spotbench/spotbench/pkg/placement/claims"
 )
 
-// EventsToRegister names what may end a refusal of ours: a node that comes or
-// changes, a pod that leaves a node's GPUs, an annotation of the pod itself; for pods
-// with claims the devices of a node, and who has them. Each has a hint, so that an event that changes nothing for a pod does not wake it.
+// EventsToRegister names what may end a refusal of ours: a node that comes, changes or
+// goes, a pod that leaves a node's GPUs, an annotation of the pod itself; for pods with
+// claims the devices of a node, and who has them. Each has a hint, so that an event that
+// changes nothing for a pod does not wake it.
+//
+// The queue asks for every pod that waits, one after the other, while nobody else may
+// use it: what is the same for all of them is worked out once, and the cheap questions
+// come first.
 func (p *Plugin) EventsToRegister(context.Context) ([]fwk.ClusterEventWithHint, error) {
-	node := fwk.Add | fwk.UpdateNodeAllocatable | fwk.UpdateNodeLabel | fwk.UpdateNodeTaint | fwk.UpdateNodeCondition
+	node := fwk.Add | fwk.Delete | fwk.UpdateNodeAllocatable | fwk.UpdateNodeLabel | fwk.UpdateNodeTaint | fwk.UpdateNodeCondition
 	events := []fwk.ClusterEventWithHint{
 		{Event: fwk.ClusterEvent{Resource: fwk.Node, ActionType: node}, QueueingHintFn: p.afterNodeChange},
 		{Event: fwk.ClusterEvent{Resource: fwk.Pod, ActionType: fwk.Update | fwk.Delete}, QueueingHintFn: p.afterPodChange},
@@ -36,26 +42,85 @@ func (p *Plugin) EventsToRegister(context.Context) ([]fwk.ClusterEventWithHint, 
 	return events, nil
 }
 
-// afterNodeChange wakes a pod when a node that we would have refused is one that
-// we would take. Which pods are on it is not part of the event and not asked.
+// afterNodeChange wakes a pod when a node that we would have refused is one that we
+// would take, or when one went away that a pod with a deadline waits for. Which pods
+// are on the node is not part of the event and not asked.
 func (p *Plugin) afterNodeChange(logger klog.Logger, pod *v1.Pod, oldObj, newObj any) (fwk.QueueingHint, error) {
-	before, after, err := util.As[*v1.Node](oldObj, newObj)
+	change, err := p.nodeChange(oldObj, newObj)
 	if err != nil {
 		return fwk.Queue, err
+	}
+	if change.nothing && ofWholeGPUs(pod) {
+		return fwk.QueueSkip, nil
 	}
 	request, claimed, err := p.wanted(pod)
 	if err != nil {
 		return fwk.QueueSkip, nil //nolint:nilerr // the pod is malformed, and nodes do not mend annotations
 	}
-	if refusal := placement.Check(request, p.as(request, claimed, p.node(after), after)); refusal != nil {
-		logger.V(5).Info("Node changed, but is refused for the pod", "pod", klog.KObj(pod), "node", klog.KObj(after), "reason", refusal.Reason)
-		return fwk.QueueSkip, nil
+	suited := p.suitable(request, claimed, change.old, change.before)
+	suits := p.suitable(request, claimed, change.new, change.after)
+	switch {
+	case suits && !suited:
+		return fwk.Queue, nil
+	case suited && !suits && change.old.Pool.CapacityType == gpu.Spot && placement.WaitsForSpot(request):
+		return fwk.Queue, nil // it may have been the last to wait for
 	}
-	if before != nil && placement.Check(request, p.as(request, claimed, p.node(before), before)) == nil {
-		logger.V(5).Info("Node changed in nothing that kept the pod off it", "pod", klog.KObj(pod), "node", klog.KObj(after))
-		return fwk.QueueSkip, nil
+	logger.V(5).Info("Node changed in nothing that kept the pod off it", "pod", klog.KObj(pod), "node", change.name(), "suits", suits)
+	return fwk.QueueSkip, nil
+}
+
+// ofWholeGPUs says that a pod asks for whole GPUs or none: what it sees of a node is
+// then what nodeChange has of it.
+func ofWholeGPUs(pod *v1.Pod) bool {
+	kind, _, err := gpusAsked(requestsOf(pod))
+	return err == nil && kind.Whole() && len(pod.Spec.ResourceClaims) == 0
+}
+
+// suitable says whether a node would be taken if it were empty.
+func (p *Plugin) suitable(r placement.Request, c *claimed, n *placement.Node, node *v1.Node) bool {
+	if n == nil {
+		return false
 	}
-	return fwk.Queue, nil
+	seen := p.as(r, c, *n, node)
+	return r.GPUs <= seen.TotalGPUs && placement.Check(r, seen) == nil
+}
+
+// nodeChange is what an event changes of a node, as we see it; nil where there is none.
+type nodeChange struct {
+	before, after *v1.Node
+	old, new      *placement.Node
+	// nothing says that it changes nothing that we look at.
+	nothing bool
+}
+
+func (c *nodeChange) name() string {
+	if c.new != nil {
+		return c.new.Name
+	}
+	return c.old.Name
+}
+
+// nodeChange works out an event, once for all pods that are asked about it.
+func (p *Plugin) nodeChange(oldObj, newObj any) (*nodeChange, error) {
+	before, after, err := util.As[*v1.Node](oldObj, newObj)
+	if err != nil {
+		return nil, err
+	}
+	if last := p.lastChange.Load(); last != nil && last.before == before && last.after == after {
+		return last, nil
+	}
+	change := &nodeChange{before: before, after: after}
+	if before != nil {
+		n := p.node(before)
+		change.old = &n
+	}
+	if after != nil {
+		n := p.node(after)
+		change.new = &n
+	}
+	change.nothing = change.old != nil && change.new != nil && change.old.Equal(*change.new)
+	p.lastChange.Store(change)
+	return change, nil
 }
 
 // afterPodChange wakes a pod when its own annotations changed, or when a
@@ -71,14 +136,12 @@ func (p *Plugin) afterPodChange(_ klog.Logger, pod *v1.Pod, oldObj, newObj any) 
 		}
 		return fwk.Queue, nil
 	}
-	if before == nil || !mayUseGPUs(before) {
+	if before == nil {
 		return fwk.QueueSkip, nil
 	}
 	gone := after == nil
-	switch {
-	case isolated(before) && (gone || !isolated(after)):
-		return fwk.Queue, nil
-	case gone && isolated(pod):
+	makesRoom := isolated(before) && (gone || !isolated(after)) || gone && isolated(pod)
+	if makesRoom && mayUseGPUs(before) {
 		return fwk.Queue, nil
 	}
 	return fwk.QueueSkip, nil

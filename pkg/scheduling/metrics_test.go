@@ -19,6 +19,24 @@ import (
 // metric reads one series; NaN where there is none.
 func metric(t *testing.T, name string, want map[string]string) float64 {
 	t.Helper()
+	if all := series(t, name, want); len(all) > 0 {
+		return all[0]
+	}
+	return math.NaN()
+}
+
+// sum adds up all series with these labels.
+func sum(t *testing.T, name string, want map[string]string) (total float64) {
+	t.Helper()
+	for _, value := range series(t, name, want) {
+		total += value
+	}
+	return total
+}
+
+// series reads all with these labels.
+func series(t *testing.T, name string, want map[string]string) (values []float64) {
+	t.Helper()
 	families, err := legacyregistry.DefaultGatherer.Gather()
 	if err != nil {
 		t.Fatal(err)
@@ -34,10 +52,10 @@ func metric(t *testing.T, name string, want map[string]string) float64 {
 					continue series
 				}
 			}
-			return m.GetGauge().GetValue() + m.GetCounter().GetValue()
+			values = append(values, m.GetGauge().GetValue()+m.GetCounter().GetValue())
 		}
 	}
-	return math.NaN()
+	return values
 }
 
 func TestGPUsAndCostsAreMeasuredByModel(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -49,6 +50,9 @@ type Plugin struct {
 	logger      klog.Logger
 
 	bindings *gate
+
+	// lastChange is the event that hints were last asked about.
+	lastChange atomic.Pointer[nodeChange]
 
 	mu sync.Mutex
 	// alarms are of pods that wait for spot until they must start on demand. They
@@ -164,12 +168,19 @@ func attemptOf(state fwk.CycleState) (*attempt, error) {
 	return a, nil
 }
 
-// request reads what a pod asks for. An error (*unreadable) is why it is refused
+// request reads what a pod asks for, now. An error (*unreadable) is why it is refused
 // whatever the nodes.
 func (p *Plugin) request(pod *v1.Pod) (placement.Request, error) {
+	r, err := asks(pod)
+	r.Now, r.Assumptions = p.now(), p.assumptions
+	return r, err
+}
+
+// asks reads what a pod asks for.
+func asks(pod *v1.Pod) (placement.Request, error) {
 	spec, err := benchspec.Parse(pod.Annotations)
 	requests := requestsOf(pod)
-	r := placement.Request{Spec: spec, CPUMilli: requests.Cpu().MilliValue(), MemoryBytes: requests.Memory().Value(), Now: p.now(), Assumptions: p.assumptions}
+	r := placement.Request{Spec: spec, CPUMilli: requests.Cpu().MilliValue(), MemoryBytes: requests.Memory().Value()}
 	if err != nil {
 		return r, &unreadable{"MalformedAnnotation", ErrReasonMalformed + strings.ReplaceAll(err.Error(), "\n", "; ")}
 	}

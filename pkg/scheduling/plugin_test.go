@@ -12,6 +12,7 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
@@ -220,6 +221,12 @@ func TestQueueingHintsWakeOnlyWhereARefusalChanges(t *testing.T) {
 	labelled.Labels = map[string]string{"a": "b"}
 	sociable := hermit.DeepCopy()
 	sociable.Annotations = nil
+	patient := benchPod("p", 1, map[string]string{"gpu-model": "H100-80GB", "deadline": in(48 * time.Hour)})
+	large := benchPod("p", 16, map[string]string{"gpu-model": "H100-80GB"})
+	grown := with(h100, func(n *v1.Node) {
+		n.Status.Allocatable["nvidia.com/gpu"], n.Labels["nvidia.com/gpu.count"] = resource.MustParse("16"), "16"
+	})
+	relabelled := with(h100, func(n *v1.Node) { n.Labels["nvidia.com/gpu.product"] = "NVIDIA-L4" })
 
 	plugin, _ := newPlugin(t, fake.NewClientset(), nil, reference())
 	registered, err := plugin.EventsToRegister(t.Context())
@@ -255,6 +262,12 @@ func TestQueueingHintsWakeOnlyWhereARefusalChanges(t *testing.T) {
 		"a notice arrives":                             {fwk.Node, wantsH100, node(h100), node(noticed), fwk.QueueSkip},
 		"labels get the model of a node that had none": {fwk.Node, wantsH100, node(with(h100, func(n *v1.Node) { delete(n.Labels, "nvidia.com/gpu.product") })), node(h100), fwk.Queue},
 		"another label of a fitting node changes":      {fwk.Node, wantsH100, node(h100), node(with(h100, func(n *v1.Node) { n.Labels["a"] = "b" })), fwk.QueueSkip},
+		"a node of the model joins, too small":         {fwk.Node, large, node(nil), node(h100), fwk.QueueSkip},
+		"it grows":                                     {fwk.Node, large, node(h100), node(grown), fwk.Queue},
+		"a node of the model goes":                     {fwk.Node, wantsH100, node(h100), node(nil), fwk.QueueSkip},
+		"the spot node that a pod waits for goes":      {fwk.Node, patient, node(h100), node(nil), fwk.Queue},
+		"it gets another model":                        {fwk.Node, patient, node(h100), node(relabelled), fwk.Queue},
+		"another model's becomes that of the pod":      {fwk.Node, wantsH100, node(relabelled), node(h100), fwk.Queue},
 		"a node changes, but the pod cannot be read":   {fwk.Node, malformed, node(nil), node(h100), fwk.QueueSkip},
 		"the pod's annotation is mended":               {fwk.Pod, malformed, pod(malformed), pod(mended), fwk.Queue},
 		"the pod gets a label":                         {fwk.Pod, wantsH100, pod(wantsH100), pod(labelled), fwk.QueueSkip},

@@ -5,6 +5,7 @@ package scheduling
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -56,12 +57,21 @@ func (s *catalogSource) ListRisks(ctx context.Context) ([]catalog.PoolRisk, erro
 }
 
 // followRisks keeps the feed fresh until ctx ends, and tries pods again that a risk
-// kept pending when risks change: no event of the cluster tells of that.
+// kept pending when it no longer does: no event of the cluster tells of that.
 func (p *Plugin) followRisks(ctx context.Context, interval time.Duration) {
+	told := map[gpu.Pool]risk.ByAge{}
 	p.feed.Run(ctx, interval, func(changed []gpu.Pool) {
 		risksRefreshed.Set(float64(p.feed.AsOf().Unix()))
 		if len(changed) == 0 {
 			return
+		}
+		changes := p.riskChanges(changed, told)
+		for _, pool := range changed {
+			if ages, learned := p.feed.Ages(pool); learned {
+				told[pool] = ages
+			} else {
+				delete(told, pool)
+			}
 		}
 		pods, err := p.handle.SharedInformerFactory().Core().V1().Pods().Lister().List(labels.Everything())
 		if err != nil {
@@ -69,7 +79,7 @@ func (p *Plugin) followRisks(ctx context.Context, interval time.Duration) {
 		}
 		again := map[string]*v1.Pod{}
 		for _, pod := range pods {
-			if pod.Spec.NodeName == "" && dependsOnRisk(pod) {
+			if pod.Spec.NodeName == "" && dependsOnRisk(pod) && p.wokenByRisks(pod, changes) {
 				again[pod.Namespace+"/"+pod.Name] = pod
 			}
 		}
@@ -77,6 +87,52 @@ func (p *Plugin) followRisks(ctx context.Context, interval time.Duration) {
 			p.handle.Activate(klog.FromContext(ctx), again)
 		}
 	})
+}
+
+// riskChange is a kind of node before and after its pool's hazard changed.
+type riskChange struct{ before, after placement.Node }
+
+// riskChanges are the kinds of nodes of the pools whose hazards were told before.
+func (p *Plugin) riskChanges(changed []gpu.Pool, told map[gpu.Pool]risk.ByAge) []riskChange {
+	nodes, err := p.handle.SharedInformerFactory().Core().V1().Nodes().Lister().List(labels.Everything())
+	if err != nil {
+		return nil // the cache never fails
+	}
+	before := func(pool gpu.Pool) (risk.ByAge, bool) { ages, known := told[pool]; return ages, known }
+	var changes []riskChange
+	for _, node := range nodes {
+		after := p.node(node)
+		if !slices.Contains(changed, after.Pool) {
+			continue
+		}
+		c := riskChange{after, after}
+		p.setRiskBy(&c.before, node, before)
+		c.before.Name, c.after.Name = "", ""
+		if !slices.ContainsFunc(changes, func(other riskChange) bool { return other.before.Equal(c.before) && other.after.Equal(c.after) }) {
+			changes = append(changes, c)
+		}
+	}
+	return changes
+}
+
+// wokenByRisks says whether a kind of node suits a pod now and did not before. One that
+// waits for spot also minds the end of what it waits for.
+func (p *Plugin) wokenByRisks(pod *v1.Pod, changes []riskChange) bool {
+	if !ofWholeGPUs(pod) {
+		return true // nodes that are of one kind to others may not be to it
+	}
+	request, err := p.request(pod)
+	if err != nil {
+		return false
+	}
+	for i := range changes {
+		suited := p.suitable(request, nil, &changes[i].before, nil)
+		suits := p.suitable(request, nil, &changes[i].after, nil)
+		if suits && !suited || suited && !suits && placement.WaitsForSpot(request) {
+			return true
+		}
+	}
+	return false
 }
 
 // dependsOnRisk says whether a pod may be refused for an interruption risk.
@@ -90,15 +146,26 @@ func dependsOnRisk(pod *v1.Pod) bool {
 // the machine's age, else what is assumed. A machine that the cloud recommends to
 // leave has at least risk.AfterRebalance, whatever its pool's.
 func (p *Plugin) setRisk(n *placement.Node, node *v1.Node) {
+	p.setRiskBy(n, node, func(pool gpu.Pool) (ages risk.ByAge, learned bool) {
+		if p.feed == nil {
+			return ages, false
+		}
+		return p.feed.Ages(pool)
+	})
+}
+
+// setRiskBy is setRisk with what was learned at some time.
+func (p *Plugin) setRiskBy(n *placement.Node, node *v1.Node, learned func(gpu.Pool) (risk.ByAge, bool)) {
+	n.Ages, n.Age = nil, 0
 	n.Hazard = p.hazards.Lookup(n.Pool).Hazard
 	rebalance := conditionTrue(node, benchspec.ConditionRebalance)
 	if rebalance {
 		n.Hazard = max(n.Hazard, risk.AfterRebalance)
 	}
-	if p.feed == nil || n.Pool.CapacityType != gpu.Spot {
+	if n.Pool.CapacityType != gpu.Spot {
 		return
 	}
-	ages, ok := p.feed.Ages(n.Pool)
+	ages, ok := learned(n.Pool)
 	if !ok {
 		return
 	}

@@ -93,6 +93,32 @@ func TestWhatTheCatalogLearnedDecidesAndWakesPodsThatARiskKeptPending(t *testing
 	}
 }
 
+func TestALearnedRiskWakesOnlyPodsThatItNoLongerKeepsPending(t *testing.T) {
+	var millis atomic.Int64
+	millis.Store(1000)
+	c := startClusterWith(t, []string{"catalogURL: " + riskServer(t, &millis), "riskRefresh: 100ms"},
+		gpuNode("h100", "NVIDIA-H100-80GB-HBM3", 81559, 8, "p5.48xlarge", "spot", "us-east-1b"))
+	time.Sleep(300 * time.Millisecond) // the first answer
+	c.create(benchPod("careful", 1, map[string]string{"max-interruption-risk": "0.01", "expected-duration": "1h"}))
+	c.refused("careful", "limit 0.01")
+	c.create(benchPod("large", 16, map[string]string{"max-interruption-risk": "0.9", "expected-duration": "1h"}))
+	c.refused("large", "Insufficient nvidia.com/gpu")
+	c.create(benchPod("bold", 1, map[string]string{"max-interruption-risk": "0.10", "expected-duration": "1h"}))
+	c.refused("bold", "limit 0.10")
+	tried := tries(t)
+	millis.Store(500) // 1 - exp(-0.5) = 0.39: nobody may run yet
+	time.Sleep(500 * time.Millisecond)
+	if woken := tries(t) - tried; woken != 0 {
+		t.Errorf("a risk that is still too high for all woke %d pods", woken)
+	}
+	millis.Store(50)
+	c.placed("bold", "h100")
+	afterTries(t, tried, 1)
+	if woken := tries(t) - tried; woken != 1 {
+		t.Errorf("%d pods were tried, want the one that may run now", woken)
+	}
+}
+
 func TestWithoutTheCatalogWhatIsAssumedHolds(t *testing.T) {
 	var millis atomic.Int64
 	millis.Store(-1)

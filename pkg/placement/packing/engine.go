@@ -272,20 +272,33 @@ func (e *Engine) Observe(r Request) error {
 // what is pending.
 func (e *Engine) RepricesNext() bool { return e.demand.seen+1 >= e.nextReprice }
 
+// Waiting is so many pods that ask for the same and wait.
+type Waiting struct {
+	Request
+	Pods int
+}
+
 // Pending says what is waiting now. These pods count in full, however long ago they
-// were observed, from the next prices on.
-func (e *Engine) Pending(requests []Request) error {
-	for i, r := range requests {
-		if err := r.Validate(); err != nil {
+// were observed, from the next prices on. Their order does not matter.
+func (e *Engine) Pending(waiting []Waiting) error {
+	keys := make(map[string]Waiting, len(waiting))
+	for i, w := range waiting {
+		if err := w.Validate(); err != nil {
 			return fmt.Errorf("pending request %d: %w", i, err)
 		}
+		if w.Pods < 0 {
+			return fmt.Errorf("pending request %d: Pods is %d, want 0 or more", i, w.Pods)
+		}
+		key := w.key()
+		w.Pods += keys[key].Pods
+		keys[key] = w
 	}
 	for _, c := range e.demand.classes {
 		c.pending = 0
 	}
-	for _, r := range requests {
-		if r.GPUs > 0 {
-			e.demand.class(r).pending++
+	for _, key := range slices.Sorted(maps.Keys(keys)) {
+		if w := keys[key]; w.GPUs > 0 && w.Pods > 0 {
+			e.demand.class(w.Request).pending += float64(w.Pods)
 		}
 	}
 	return nil

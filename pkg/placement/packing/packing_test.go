@@ -5,6 +5,7 @@ package packing_test
 import (
 	"math"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -271,13 +272,22 @@ func TestWhatIsWaitingCountsAsDemand(t *testing.T) {
 	e := engine(t, nodes...)
 	observe(t, e, 100, whole(1))
 	before := e.Pressure()["T4"]
-	if err := e.Pending([]packing.Request{whole(8, "T4")}); err != nil {
-		t.Fatal(err)
+	// Eight GPUs wait for eight T4: the pressure rises by 1, in whatever portions.
+	for _, waiting := range [][]packing.Waiting{
+		{{Request: whole(8, "T4"), Pods: 1}},
+		{{Request: whole(2, "T4"), Pods: 4}},
+		{{Request: whole(2, "T4"), Pods: 1}, {Request: whole(2, "T4"), Pods: 3}},
+	} {
+		if err := e.Pending(waiting); err != nil {
+			t.Fatal(err)
+		}
+		e.Reprice()
+		if after := e.Pressure()["T4"]; math.Abs(after-before-1) > 0.01 {
+			t.Errorf("with %+v pressure went from %v to %v, want 1 more", waiting, before, after)
+		}
 	}
-	e.Reprice()
-	// Eight GPUs wait for eight T4: the pressure rises by 1.
-	if after := e.Pressure()["T4"]; math.Abs(after-before-1) > 0.01 {
-		t.Errorf("pressure went from %v to %v, want 1 more", before, after)
+	if err := e.Pending([]packing.Waiting{{Request: whole(1), Pods: -1}}); err == nil || !strings.Contains(err.Error(), "Pods is -1, want 0 or more") {
+		t.Errorf("error %v", err)
 	}
 }
 

@@ -276,9 +276,10 @@ func TestMoreDemandForAModelNeverLowersItsPressure(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		e := newEngine(t)
 		set(t, e, packing.Node{Name: "a", Model: "A", GPUs: 8, CPUMilli: 64_000}, packing.Node{Name: "b", Model: "B", GPUs: 8, CPUMilli: 64_000})
-		var waiting []packing.Request
+		var waiting []packing.Waiting
 		for range rapid.IntRange(0, 5).Draw(t, "waiting") {
-			waiting = append(waiting, packing.Request{Models: []string{"A"}, GPUs: 1, GPUMilli: int64(rapid.IntRange(1, 1000).Draw(t, "milli"))})
+			waiting = append(waiting, packing.Waiting{Pods: rapid.IntRange(0, 3).Draw(t, "pods"),
+				Request: packing.Request{Models: []string{"A"}, GPUs: 1, GPUMilli: int64(rapid.IntRange(1, 1000).Draw(t, "milli"))}})
 		}
 		pressure := func() float64 {
 			if err := e.Pending(waiting); err != nil {
@@ -288,7 +289,7 @@ func TestMoreDemandForAModelNeverLowersItsPressure(t *testing.T) {
 			return e.Pressure()["A"]
 		}
 		before := pressure()
-		waiting = append(waiting, packing.Request{Models: []string{"A"}, GPUs: 1, GPUMilli: 1000})
+		waiting = append(waiting, packing.Waiting{Request: packing.Request{Models: []string{"A"}, GPUs: 1, GPUMilli: 1000}, Pods: 1})
 		if after := pressure(); after < before {
 			t.Fatalf("pressure fell from %v to %v", before, after)
 		}

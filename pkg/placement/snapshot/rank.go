@@ -111,11 +111,11 @@ func slicesIn(of v1.ResourceList) map[string]int {
 }
 
 // waiting is what the pods ask for that were refused and wait.
-func (s Snapshot) waiting() []placement.Request {
-	var out []placement.Request
-	for _, p := range sorted(s.Pending) {
+func (s Snapshot) waiting() []placement.Waiting {
+	var out []placement.Waiting
+	for _, p := range s.Pending {
 		if request, err := s.Request(p); err == nil && p.Refused != "" && request.GPUs > 0 {
-			out = append(out, request)
+			out = append(out, placement.Waiting{Request: request, Pods: 1})
 		}
 	}
 	return out

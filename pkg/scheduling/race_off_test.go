@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build !race
+
+package scheduling_test
+
+// backlog is how many pods wait.
+const backlog = 50_000
