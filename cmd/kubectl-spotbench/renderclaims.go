@@ -85,5 +85,6 @@ func selectOnly(request object, expression string) {
 			return
 		}
 	}
-	request["selectors"] = append(selectors, object{"cel": object{"expression": expression}})
+	selectors = append(selectors, object{"cel": object{"expression": expression}})
+	request["selectors"] = selectors
 }

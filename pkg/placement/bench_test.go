@@ -4,6 +4,7 @@ package placement_test
 
 import (
 	"fmt"
+	"strconv"
 	"testing"
 
 	"github.com/spotbench/spotbench/pkg/benchspec"
@@ -15,7 +16,7 @@ import (
 // best of all are found for a pod that names a model.
 func BenchmarkAttempt(b *testing.B) {
 	for _, nodes := range []int{1000, 5000} {
-		b.Run(fmt.Sprint(nodes), func(b *testing.B) {
+		b.Run(strconv.Itoa(nodes), func(b *testing.B) {
 			f := newFleet(b)
 			models := []string{"A100-80GB", "H100-80GB", "L4-24GB"}
 			set := func(i, used int) {

@@ -3,6 +3,7 @@
 package scheduling
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -43,7 +44,7 @@ type readDevices struct {
 // resource allocation there are no devices.
 func openDevices(factory informers.SharedInformerFactory, state framework.SharedDRAManager) (*devices, error) {
 	if state == nil {
-		return nil, nil //nolint:nilnil // no devices is a valid answer
+		return nil, nil
 	}
 	informer := factory.Resource().V1().ResourceSlices().Informer()
 	if _, exists := informer.GetIndexer().GetIndexers()[indexByNode]; !exists {
@@ -96,7 +97,7 @@ func (d *devices) claimsOf(pod *v1.Pod) ([]*resourceapi.ResourceClaim, error) {
 	var out []*resourceapi.ResourceClaim
 	for i := range pod.Spec.ResourceClaims {
 		if d == nil {
-			return nil, fmt.Errorf("the pod has resource claims, but the scheduler runs without dynamic resource allocation")
+			return nil, errors.New("the pod has resource claims, but the scheduler runs without dynamic resource allocation")
 		}
 		name, _, err := resourceclaim.Name(pod, &pod.Spec.ResourceClaims[i])
 		if err != nil {
@@ -161,7 +162,7 @@ const mostGatherings = 10
 // claimed of a pod, nil for one whose claims ask for no GPUs.
 func (d *devices) claimed(pod *v1.Pod) (*claimed, error) {
 	if len(pod.Spec.ResourceClaims) == 0 {
-		return nil, nil //nolint:nilnil // most pods have none
+		return nil, nil
 	}
 	asks, all, err := d.asks(pod)
 	if err != nil || len(asks) == 0 {

@@ -3,7 +3,7 @@
 package claims_test
 
 import (
-	"fmt"
+	"strconv"
 	"testing"
 
 	resourceapi "k8s.io/api/resource/v1"
@@ -17,7 +17,7 @@ import (
 func BenchmarkSee(b *testing.B) {
 	s := &resourceapi.ResourceSlice{Spec: resourceapi.ResourceSliceSpec{Driver: claims.Driver}}
 	for i := range 8 {
-		d := card(fmt.Sprint(i), a100)
+		d := card(strconv.Itoa(i), a100)
 		s.Spec.Devices = append(s.Spec.Devices, resourceapi.Device{Name: d.Name, Attributes: d.Attributes, Capacity: d.Capacity})
 	}
 	asks := []claims.Ask{ask(1, "device.driver == 'gpu.nvidia.com' && "+typeIs+"'gpu'")}

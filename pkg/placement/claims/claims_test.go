@@ -3,8 +3,8 @@
 package claims_test
 
 import (
-	"fmt"
 	"math"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -216,12 +216,12 @@ func TestNoDeviceIsGivenTwice(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var devices []claims.Device
 		for i := range rapid.IntRange(0, 8).Draw(t, "devices") {
-			devices = append(devices, card(fmt.Sprint(i), rapid.SampledFrom([]string{a100, l4}).Draw(t, "product")))
+			devices = append(devices, card(strconv.Itoa(i), rapid.SampledFrom([]string{a100, l4}).Draw(t, "product")))
 		}
 		taken := map[string]string{}
 		for i := range rapid.IntRange(1, 10).Draw(t, "claims") {
 			product := rapid.SampledFrom([]string{"A100", "L4", "NVIDIA"}).Draw(t, "selected")
-			a := claims.Ask{Claim: fmt.Sprintf("ns/c%d", i), Request: "r", Count: rapid.IntRange(1, 3).Draw(t, "count"), Selectors: []string{"device.attributes['gpu.nvidia.com'].productName.contains('" + product + "')"}}
+			a := claims.Ask{Claim: "ns/c" + strconv.Itoa(i), Request: "r", Count: rapid.IntRange(1, 3).Draw(t, "count"), Selectors: []string{"device.attributes['gpu.nvidia.com'].productName.contains('" + product + "')"}}
 			r := wants([]claims.Ask{a})
 			n := claims.See(r, placement.Node{}, []claims.Ask{a}, devices)
 			free := 0

@@ -4,6 +4,7 @@ package claims
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/spotbench/spotbench/pkg/gpu"
@@ -33,7 +34,7 @@ func Selector(models []string) string {
 func isOneOf(products []string) string {
 	quoted := make([]string, len(products))
 	for i, p := range products {
-		quoted[i] = fmt.Sprintf("%q", p)
+		quoted[i] = strconv.Quote(p)
 	}
 	return `device.attributes["` + Driver + `"].productName.lowerAscii().replace(" ", "-") in [` + strings.Join(quoted, ", ") + `]`
 }

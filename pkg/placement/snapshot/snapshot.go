@@ -177,7 +177,7 @@ func (n Node) placement(pod Pod) placement.Node {
 	}
 	if resource.Claimed {
 		// Annotations that cannot be read have been refused before (Request).
-		spec, _ := benchspec.Parse(pod.Annotations) //nolint:errcheck // see above
+		spec, _ := benchspec.Parse(pod.Annotations)
 		return claims.See(placement.Request{Spec: spec, Resource: resource, GPUs: claims.Count(pod.Claims)}, out, pod.Claims, n.Devices)
 	}
 	offered := n.offered()
