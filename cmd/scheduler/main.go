@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"time"
 
 	"github.com/spf13/cobra"
 	genericapiserver "k8s.io/apiserver/pkg/server"
@@ -35,6 +36,12 @@ import (
 // collected. Decisions cost little time and leave a lot of it; Go's own 100 would make
 // the process a third larger. The variable GOGC overrides it.
 const garbage = 50
+
+// unwoken is after how long a pod is tried again that nothing woke. It is a net under
+// the hints; with kube-scheduler's own 5m, tens of thousands of pods that wait keep the
+// queue busy for nothing, and a new pod waits behind them. The flag
+// --pod-max-in-unschedulable-pods-duration overrides it.
+const unwoken = 30 * time.Minute
 
 func main() {
 	if os.Getenv("GOGC") == "" {
@@ -91,10 +98,12 @@ may get this path; kubectl spotbench explain reads it.`,
 	}
 	columns, _, _ := term.TerminalSize(cmd.OutOrStdout())
 	cliflag.SetUsageAndHelpFunc(cmd, sections, columns)
-	if f := cmd.Flags().Lookup("logging-format"); f != nil {
-		f.DefValue = "json"
-		if err := f.Value.Set("json"); err != nil {
-			panic(err) // only if the format's registration above goes missing
+	for flag, value := range map[string]string{"logging-format": "json", "pod-max-in-unschedulable-pods-duration": unwoken.String()} {
+		if f := cmd.Flags().Lookup(flag); f != nil {
+			f.DefValue = value
+			if err := f.Value.Set(value); err != nil {
+				panic(err) // only if the JSON format's registration above goes missing
+			}
 		}
 	}
 	return cmd

@@ -44,3 +44,10 @@ func TestHelpNamesThePluginAndTheEndpoints(t *testing.T) {
 		}
 	}
 }
+
+func TestPodsThatNothingWokeAreTriedAgainAfterHalfAnHour(t *testing.T) {
+	flag := command().Flags().Lookup("pod-max-in-unschedulable-pods-duration")
+	if flag == nil || flag.Value.String() != "30m0s" || flag.DefValue != "30m0s" {
+		t.Errorf("flag %+v, want 30m0s", flag)
+	}
+}

@@ -12,6 +12,7 @@
 //	                 shortlist.go  the best nodes where the fleet can tell
 //	Filter           filter.go   refuses a node, with figures
 //	QueueingHints    hints.go    wakes a pod only for events that change a refusal
+//	                 fit.go        and one without room only for room that could hold it
 //	PreScore, Score  score.go    ranks all feasible nodes; the winner has 100
 //	Reserve          decision.go puts the decision together from the snapshot
 //	Bind             decision.go binds the pod, with the decision as its annotation

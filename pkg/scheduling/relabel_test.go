@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	v1 "k8s.io/api/core/v1"
@@ -48,6 +49,13 @@ func (c *cluster) relabel(name string, to card, step int) {
 	n.ResourceVersion = "relabelled-" + strconv.Itoa(step) // the fake leaves it alone
 	if _, err := c.client.CoreV1().Nodes().Update(c.ctx, n, metav1.UpdateOptions{}); err != nil {
 		c.t.Fatal(err)
+	}
+	// It hears of pods and of nodes separately, and would refuse a pod that is first by
+	// what the node was.
+	for deadline := time.Now().Add(15 * time.Second); c.scheduler.Cache.Dump().Nodes[name].Node().ResourceVersion != n.ResourceVersion; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			c.t.Fatalf("the scheduler has not heard of %s after 15s", name)
+		}
 	}
 }
 
