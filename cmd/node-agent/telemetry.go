@@ -62,6 +62,9 @@ func openGPUs(c config, log *slog.Logger) (reader monitor.Reader, closeReader fu
 		}
 		if c.telemetry == telemetryDCGM {
 			log.Warn("no GPU telemetry on this node", "error", err)
+			if nvmlErr == nil {
+				_ = driver.Close()
+			}
 			return noGPUs{}, nothing
 		}
 		log.Info("DCGM is not used", "reason", err)

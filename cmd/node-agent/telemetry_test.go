@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/spotbench/spotbench/pkg/gpusim"
+	"github.com/spotbench/spotbench/pkg/telemetry/dcgm"
+	"github.com/spotbench/spotbench/pkg/telemetry/exporter"
+	"github.com/spotbench/spotbench/pkg/telemetry/health"
+	"github.com/spotbench/spotbench/pkg/telemetry/monitor"
+	"github.com/spotbench/spotbench/pkg/telemetry/podresources"
+)
+
+// libraries builds both simulated libraries, with one GPU, and gives their directory.
+func libraries(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, library := range []string{gpusim.NVML, gpusim.DCGM} {
+		if _, err := gpusim.Build(t.Context(), library, "../..", dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := gpusim.Play(dir, "gpu index=0 uuid=GPU-0 name=\"NVIDIA L4\" memory_mib=23034\n", 0); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func TestTheLibraryThatIsThereIsUsedAndSaidOnce(t *testing.T) {
+	dir := libraries(t)
+	tests := map[string]struct {
+		setting, dcgm, nvml string
+		samples             int
+		said                string
+	}{
+		"DCGM where it is":                  {telemetryAuto, gpusim.DCGM, gpusim.NVML, 1, "reading GPUs through DCGM"},
+		"NVML where DCGM is missing":        {telemetryAuto, "none.so", gpusim.NVML, 1, "reading GPUs through NVML"},
+		"NVML when it is asked for":         {telemetryNVML, gpusim.DCGM, gpusim.NVML, 1, "reading GPUs through NVML"},
+		"neither, on a node without GPUs":   {telemetryAuto, "none.so", "none.so", 0, "no GPU telemetry on this node"},
+		"nothing else when DCGM is a must":  {telemetryDCGM, "none.so", gpusim.NVML, 0, "no GPU telemetry on this node"},
+		"nothing when it is turned off":     {telemetryOff, gpusim.DCGM, gpusim.NVML, 0, "turned off"},
+		"DCGM without NVML, for MIG's sake": {telemetryDCGM, gpusim.DCGM, "none.so", 1, "reading GPUs through DCGM"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			var log strings.Builder
+			c := config{telemetry: tt.setting, dcgm: dcgm.Embedded, dcgmLibrary: filepath.Join(dir, tt.dcgm), nvmlLibrary: filepath.Join(dir, tt.nvml), sample: time.Second}
+			reader, closeReader := openGPUs(c, slog.New(slog.NewTextHandler(&log, nil)))
+			defer closeReader()
+			reading, err := reader.Read()
+			if err != nil || len(reading.Samples) != tt.samples || strings.Count(log.String(), tt.said) != 1 {
+				t.Errorf("%d samples, %v; want %d and to be told once: %s\n%s", len(reading.Samples), err, tt.samples, tt.said, log.String())
+			}
+		})
+	}
+}
+
+// kubelet says that nobody holds anything.
+type kubelet struct{}
+
+func (kubelet) Holders(context.Context) (map[string][]podresources.Holder, error) { return nil, nil }
+
+func TestTheGPUsMetricsAreServedWhereScrapersOfDCGMExporterLook(t *testing.T) {
+	dir := libraries(t)
+	log := slog.New(slog.DiscardHandler)
+	reader, closeReader := openGPUs(config{telemetry: telemetryDCGM, dcgm: dcgm.Embedded, dcgmLibrary: filepath.Join(dir, gpusim.DCGM), nvmlLibrary: filepath.Join(dir, gpusim.NVML), sample: time.Second}, log)
+	defer closeReader()
+	gpus := monitor.New(reader, kubelet{}, health.Limits{}, 10*time.Millisecond, log)
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := listener.Addr().String()
+	_ = listener.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { gpus.Run(ctx) })
+	running.Go(func() { serveGPUs(ctx, address, exporter.New(gpus, "l4-spot-0"), log) })
+	defer running.Wait()
+	defer cancel()
+	var text string
+	for deadline := time.Now().Add(5 * time.Second); !strings.Contains(text, "DCGM_FI_DEV_POWER_USAGE{") && time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+address+"/metrics", http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			continue // not listening yet
+		}
+		body, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		text = string(body)
+	}
+	for _, want := range []string{"DCGM_FI_DEV_POWER_USAGE{", "DCGM_FI_PROF_SM_ACTIVE{", `UUID="GPU-0"`, `Hostname="l4-spot-0"`} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %s in\n%s", want, text)
+		}
+	}
+}
+
+func TestWrongTelemetrySettingsAreNamedWithARightOne(t *testing.T) {
+	for flag, want := range map[string]string{
+		"--telemetry=cuda":      "auto, dcgm, nvml, off",
+		"--dcgm=5555":           "tcp://host:port",
+		"--dcgm=unix://run/x":   "unix:///run",
+		"--dcgm=tcp://somehost": "5555",
+	} {
+		var c config
+		f := pflag.NewFlagSet("test", pflag.ContinueOnError)
+		c.flags(f)
+		if err := f.Parse([]string{"--node=n", "--store=file:///tmp/x", flag}); err != nil {
+			t.Fatal(err)
+		}
+		name, value, _ := strings.Cut(flag, "=")
+		if err := c.validate(); err == nil || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), value) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error %v, want %q in it", flag, err, want)
+		}
+	}
+}
