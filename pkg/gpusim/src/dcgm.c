@@ -161,13 +161,17 @@ dcgmReturn_t dcgmStopEmbedded(dcgmHandle_t handle) {
 	return DCGM_ST_OK;
 }
 
+/* dial_unix tries for up to 5 s: the engine may just have been started. */
 static int dial_unix(const char *path) {
 	struct sockaddr_un to = {.sun_family = AF_UNIX};
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	snprintf(to.sun_path, sizeof to.sun_path, "%s", path);
-	if (fd >= 0 && connect(fd, (struct sockaddr *)&to, sizeof to) != 0) {
-		close(fd);
-		fd = -1;
+	for (int tries = 0; fd >= 0 && connect(fd, (struct sockaddr *)&to, sizeof to) != 0; tries++) {
+		if (tries == 500) {
+			close(fd);
+			return -1;
+		}
+		usleep(10000);
 	}
 	return fd;
 }
@@ -488,8 +492,8 @@ dcgmReturn_t dcgmEntitiesGetLatestValues(dcgmHandle_t handle, dcgmGroupEntityPai
 	for (unsigned int i = 0; i < entity_count; i++) {
 		int there = entities[i].entityGroupId == DCGM_FE_GPU ? entities[i].entityId < sim_gpu_count
 			: entities[i].entityGroupId == DCGM_FE_GPU_I && entities[i].entityId < sim_mig_count;
-		if (!there) {
-			ret = DCGM_ST_BADPARAM;
+		if (!there || sim_gpus[gpu_of(entities[i])].lost > 1) {
+			ret = there ? DCGM_ST_GPU_IS_LOST : DCGM_ST_BADPARAM;
 			goto out;
 		}
 		for (unsigned int j = 0; j < field_count; j++)

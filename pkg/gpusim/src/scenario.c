@@ -169,7 +169,7 @@ static void set_gpu(struct sim_gpu *g, const char *key, const char *value, doubl
 	else if (strcmp(key, "name") == 0) snprintf(g->name, sizeof g->name, "%s", value);
 	else if (strcmp(key, "memory_mib") == 0) g->memory_mib = strtoull(value, NULL, 10);
 	else if (strcmp(key, "compute") == 0) sscanf(value, "%d.%d", &g->compute_major, &g->compute_minor);
-	else if (strcmp(key, "lost") == 0) g->lost = atoi(value) != 0;
+	else if (strcmp(key, "lost") == 0) g->lost = atoi(value);
 	else if (strcmp(key, "profiling") == 0) g->profiling = atoi(value) != 0;
 	else if (strcmp(key, "slow_ms") == 0) g->slow_ms = (unsigned int)strtoul(value, NULL, 10);
 	else if (strcmp(key, "xid") == 0 && sim_xid_count < SIM_MAX_XIDS)

@@ -27,7 +27,8 @@
  *       none, idle, app_clocks, sw_power, hw_slowdown, sync_boost, sw_thermal,
  *       hw_thermal, power_brake, display
  *   xid=N            the driver reports this XID now
- *   lost=1           the GPU has fallen off the bus
+ *   lost=1           the GPU has fallen off the bus; 2: and DCGM fails every call that
+ *                    names it
  *   blank=KEY[,KEY]  no value: one of DCGM's sentinels, NVML's NOT_SUPPORTED
  *   unsupported=KEY[,KEY]   the GPU cannot say: NOT_SUPPORTED in both
  *   sentinel=blank|not_found|not_supported|not_permissioned   which one `blank` is

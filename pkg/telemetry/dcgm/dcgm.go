@@ -288,6 +288,10 @@ func (r *Reader) list() ([]entity, error) {
 	for _, id := range ids {
 		e := entity{dcgm.GroupEntityPair{EntityGroupId: dcgm.FE_GPU, EntityId: id}, telemetry.Device{Index: int(id), Minor: int(id)}}
 		values, err := dcgm.EntitiesGetLatestValues([]dcgm.GroupEntityPair{e.GroupEntityPair}, identity, dcgm.DCGM_FV_FLAG_LIVE_DATA)
+		if failedWith(err, dcgm.DCGM_ST_GPU_IS_LOST, dcgm.DCGM_ST_RESET_REQUIRED) {
+			entities = append(entities, e) // known by its number only
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -342,8 +346,7 @@ func (r *Reader) Read() (telemetry.Reading, error) {
 	if err == nil && r.lib.has(linkStatus) {
 		r.session.readLinks(&reading)
 	}
-	var failure *dcgm.Error
-	if errors.As(err, &failure) && (failure.Code == dcgm.DCGM_ST_CONNECTION_NOT_VALID || failure.Code == dcgm.DCGM_ST_UNINITIALIZED) {
+	if failedWith(err, dcgm.DCGM_ST_CONNECTION_NOT_VALID, dcgm.DCGM_ST_UNINITIALIZED) {
 		_ = dcgm.Shutdown()
 		r.session, r.failed, r.next = nil, err, time.Now().Add(retryEvery)
 	}
@@ -397,16 +400,12 @@ func (s *session) read() (telemetry.Reading, error) {
 	}
 	at := time.Now()
 	for part := range slices.Chunk(s.entities, max(1, most/len(s.ids))) {
-		pairs := make([]dcgm.GroupEntityPair, len(part))
-		for i, e := range part {
-			pairs[i] = e.GroupEntityPair
+		err := s.take(&reading, part, at)
+		if failedWith(err, dcgm.DCGM_ST_GPU_IS_LOST, dcgm.DCGM_ST_RESET_REQUIRED) {
+			err = s.takeEach(&reading, part, at) // one lost GPU must not hide the others
 		}
-		values, err := dcgm.EntitiesGetLatestValues(pairs, s.ids, 0)
 		if err != nil {
 			return telemetry.Reading{}, err
-		}
-		for i, e := range part {
-			reading.Samples, reading.Lost = take(reading.Samples, reading.Lost, e, at, values[i*len(s.ids):(i+1)*len(s.ids)])
 		}
 	}
 	values, next, err := dcgm.GetValuesSince(s.group, s.events, s.since)
@@ -430,8 +429,45 @@ func (s *session) read() (telemetry.Reading, error) {
 	return reading, errors.Join(lost...)
 }
 
-// take turns an entity's values into a sample, or into a lost GPU.
-func take(samples []telemetry.Sample, lost []telemetry.Lost, e entity, at time.Time, values []dcgm.FieldValue_v2) ([]telemetry.Sample, []telemetry.Lost) {
+// failedWith says whether a call failed with one of the codes.
+func failedWith(err error, codes ...int) bool {
+	var failure *dcgm.Error
+	return errors.As(err, &failure) && slices.Contains(codes, int(failure.Code))
+}
+
+// take reads some entities by one call.
+func (s *session) take(reading *telemetry.Reading, part []entity, at time.Time) error {
+	pairs := make([]dcgm.GroupEntityPair, len(part))
+	for i, e := range part {
+		pairs[i] = e.GroupEntityPair
+	}
+	values, err := dcgm.EntitiesGetLatestValues(pairs, s.ids, 0)
+	if err != nil {
+		return err
+	}
+	for i, e := range part {
+		add(reading, e, at, values[i*len(s.ids):(i+1)*len(s.ids)])
+	}
+	return nil
+}
+
+// takeEach reads some entities by a call each.
+func (s *session) takeEach(reading *telemetry.Reading, part []entity, at time.Time) error {
+	for _, e := range part {
+		err := s.take(reading, []entity{e}, at)
+		if failedWith(err, dcgm.DCGM_ST_GPU_IS_LOST, dcgm.DCGM_ST_RESET_REQUIRED) {
+			lose(reading, e, err.Error())
+			continue
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// add turns an entity's values into a sample, or into a lost GPU.
+func add(reading *telemetry.Reading, e entity, at time.Time, values []dcgm.FieldValue_v2) {
 	s := telemetry.Sample{Device: e.device, At: at}
 	gone := false
 	for i := range values {
@@ -441,13 +477,18 @@ func take(samples []telemetry.Sample, lost []telemetry.Lost, e entity, at time.T
 			s.Set(metricOf[v.FieldID], n)
 		}
 	}
-	if e.EntityGroupId == dcgm.FE_GPU && (gone || s.Empty() && dcgm.GetGPUStatus(e.EntityId) == dcgm.EntityStatusLost) {
-		return samples, append(lost, telemetry.Lost{UUID: e.device.UUID, Index: e.device.Index, Cause: "the driver has lost it"})
+	if gone || s.Empty() && e.EntityGroupId == dcgm.FE_GPU && dcgm.GetGPUStatus(e.EntityId) == dcgm.EntityStatusLost {
+		lose(reading, e, "the driver has lost it")
+		return
 	}
-	if gone {
-		return samples, lost
+	reading.Samples = append(reading.Samples, s)
+}
+
+// lose notes that a GPU is lost. Its instances are not told of.
+func lose(reading *telemetry.Reading, e entity, cause string) {
+	if e.EntityGroupId == dcgm.FE_GPU {
+		reading.Lost = append(reading.Lost, telemetry.Lost{UUID: e.device.UUID, Index: e.device.Index, Cause: cause})
 	}
-	return append(samples, s), lost
 }
 
 // readLinks counts the NVLinks of each GPU.

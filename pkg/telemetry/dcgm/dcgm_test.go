@@ -25,6 +25,10 @@ import (
 var library string
 
 func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) == "nv-hostengine" {
+		hostEngine(os.Args[1:])
+		return
+	}
 	// The test of a library that is too old needs a process of its own.
 	if old := os.Getenv("TEST_OLD_LIBRARY"); old != "" {
 		_, err := dcgm.Open(dcgm.Options{Engine: dcgm.Embedded, Library: old, Interval: time.Second, Log: slog.New(slog.DiscardHandler)})
@@ -149,6 +153,11 @@ func TestScenarios(t *testing.T) {
 					t.Errorf("samples of %d GPUs, lost %+v", len(r.Samples), r.Lost)
 				}
 			}},
+		"a lost GPU at which whole calls fail": {script: line(0, "") + line(1, "lost=2") + line(2, ""), err: "GPU 1", check: func(t *testing.T, r telemetry.Reading) {
+			if len(r.Samples) != 2 || len(r.Lost) != 1 || r.Lost[0].Index != 1 {
+				t.Errorf("samples of %d GPUs, lost %+v", len(r.Samples), r.Lost)
+			}
+		}},
 		"every sentinel is an absent value": {
 			script: line(0, "blank=power_w,energy,temp_c sentinel=blank") + line(1, "blank=power_w,energy,temp_c sentinel=not_found") +
 				line(2, "blank=power_w,energy,temp_c sentinel=not_supported") + line(3, "blank=power_w,energy,temp_c sentinel=not_permissioned"),
@@ -269,6 +278,44 @@ func TestAHostEngineIsReachedByTCPAndUnixSocket(t *testing.T) {
 		if err := r.Close(); err != nil {
 			t.Errorf("%s: %v", address, err)
 		}
+	}
+}
+
+// hostEngine is this program when it is called by the name of nv-hostengine: it listens
+// where it is told to, and --term is answered for it.
+func hostEngine(args []string) {
+	if len(args) != 2 || args[0] != "--domain-socket" {
+		return
+	}
+	_ = os.Remove(args[1]) // the bindings made a file of that name
+	l, err := new(net.ListenConfig).Listen(context.Background(), "unix", args[1])
+	if err != nil {
+		os.Exit(1)
+	}
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); {
+		if _, err := l.Accept(); err != nil {
+			return
+		}
+	}
+}
+
+func TestAHostEngineOfOurOwnIsStartedAndEnded(t *testing.T) {
+	play(t, line(0, full), 0)
+	bin := t.TempDir()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(self, filepath.Join(bin, "nv-hostengine")); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	r := open(t, func(o *dcgm.Options) { o.Engine = dcgm.Start })
+	if reading, err := r.Read(); err != nil || len(reading.Samples) != 1 {
+		t.Errorf("%d samples, %v", len(reading.Samples), err)
+	}
+	if err := r.Close(); err != nil {
+		t.Error(err)
 	}
 }
 
