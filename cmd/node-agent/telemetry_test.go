@@ -4,16 +4,20 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/pflag"
 
 	"github.com/spotbench/spotbench/pkg/gpusim"
@@ -112,6 +116,72 @@ func TestTheGPUsMetricsAreServedWhereScrapersOfDCGMExporterLook(t *testing.T) {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %s in\n%s", want, text)
 		}
+	}
+}
+
+// churn says that each GPU is held by a pod of a new name at every look.
+type churn struct{ looks atomic.Int64 }
+
+func (c *churn) Holders(context.Context) (map[string][]podresources.Holder, error) {
+	look := c.looks.Add(1)
+	holders := map[string][]podresources.Holder{}
+	for i := range 8 {
+		holders[fmt.Sprintf("GPU-%d", i)] = []podresources.Holder{{Namespace: "ns", Pod: fmt.Sprintf("pod-%d-%d", i, look), Container: "main"}}
+	}
+	return holders, nil
+}
+
+func TestManySamplesOfManyPodsLeaveNothingBehind(t *testing.T) {
+	dir := libraries(t)
+	var script strings.Builder
+	for i := range 8 {
+		fmt.Fprintf(&script, "gpu index=%d uuid=GPU-%d name=H100 memory_mib=81559 nvlink_links=18\n", i, i)
+	}
+	if err := gpusim.Play(dir, script.String(), 0); err != nil {
+		t.Fatal(err)
+	}
+	log := slog.New(slog.DiscardHandler)
+	reader, closeReader := openGPUs(config{telemetry: telemetryDCGM, dcgm: dcgm.Embedded, dcgmLibrary: filepath.Join(dir, gpusim.DCGM), nvmlLibrary: filepath.Join(dir, gpusim.NVML), sample: time.Second}, log)
+	defer closeReader()
+	pods := &churn{}
+	gpus := monitor.New(reader, pods, health.Limits{}, time.Millisecond, log)
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(exporter.New(gpus, "h100-spot-0"))
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { gpus.Run(ctx) })
+	defer running.Wait()
+	defer cancel()
+
+	forgotten := int64(0)
+	after := func(samples int64) (heap uint64, goroutines, series int) {
+		for deadline := time.Now().Add(2 * time.Minute); pods.looks.Load() < samples; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%d samples in 2 min", pods.looks.Load())
+			}
+			for newest := pods.looks.Load() - 1; forgotten < newest; forgotten++ { // as the agent does when a pod has ended
+				for i := range 8 {
+					gpus.Forget(monitor.Pod{Namespace: "ns", Name: fmt.Sprintf("pod-%d-%d", i, forgotten)})
+				}
+			}
+		}
+		families, err := registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range families {
+			series += len(f.GetMetric())
+		}
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc, runtime.NumGoroutine(), series
+	}
+	heap, goroutines, series := after(100)
+	heapThen, goroutinesThen, seriesThen := after(1000)
+	if heapThen > heap+2<<20 || goroutinesThen > goroutines || seriesThen != series || series < 200 {
+		t.Errorf("after 100 samples of 8 new pods each: %d KiB of heap, %d goroutines, %d series; after 1000: %d KiB, %d, %d",
+			heap>>10, goroutines, series, heapThen>>10, goroutinesThen, seriesThen)
 	}
 }
 
