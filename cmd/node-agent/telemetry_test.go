@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -28,23 +29,42 @@ import (
 	"github.com/spotbench/spotbench/pkg/telemetry/podresources"
 )
 
-// libraries builds both simulated libraries, with one GPU, and gives their directory.
-func libraries(t *testing.T) string {
-	t.Helper()
-	dir := t.TempDir()
+// simulated is the directory of both simulated libraries. They are built once per process:
+// the dynamic linker knows them by their names.
+var simulated string
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "gpusim")
 	for _, library := range []string{gpusim.NVML, gpusim.DCGM} {
-		if _, err := gpusim.Build(t.Context(), library, "../..", dir); err != nil {
-			t.Fatal(err)
+		if err == nil {
+			_, err = gpusim.Build(context.Background(), library, "../..", dir)
 		}
 	}
-	if err := gpusim.Play(dir, "gpu index=0 uuid=GPU-0 name=\"NVIDIA L4\" memory_mib=23034\n", 0); err != nil {
+	if err != nil {
+		fmt.Println("FAIL:", err)
+		os.Exit(1)
+	}
+	simulated = dir
+	code := m.Run()
+	_ = os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+// libraries has them show so many GPUs, and gives their directory.
+func libraries(t *testing.T, gpus int) string {
+	t.Helper()
+	var script strings.Builder
+	for i := range gpus {
+		fmt.Fprintf(&script, "gpu index=%d uuid=GPU-%d name=\"NVIDIA H100 80GB HBM3\" memory_mib=81559 nvlink_links=18\n", i, i)
+	}
+	if err := gpusim.Play(simulated, script.String(), 0); err != nil {
 		t.Fatal(err)
 	}
-	return dir
+	return simulated
 }
 
 func TestTheLibraryThatIsThereIsUsedAndSaidOnce(t *testing.T) {
-	dir := libraries(t)
+	dir := libraries(t, 1)
 	tests := map[string]struct {
 		setting, dcgm, nvml string
 		samples             int
@@ -78,7 +98,7 @@ type kubelet struct{}
 func (kubelet) Holders(context.Context) (map[string][]podresources.Holder, error) { return nil, nil }
 
 func TestTheGPUsMetricsAreServedWhereScrapersOfDCGMExporterLook(t *testing.T) {
-	dir := libraries(t)
+	dir := libraries(t, 1)
 	log := slog.New(slog.DiscardHandler)
 	reader, closeReader := openGPUs(config{telemetry: telemetryDCGM, dcgm: dcgm.Embedded, dcgmLibrary: filepath.Join(dir, gpusim.DCGM), nvmlLibrary: filepath.Join(dir, gpusim.NVML), sample: time.Second}, log)
 	defer closeReader()
@@ -132,14 +152,7 @@ func (c *churn) Holders(context.Context) (map[string][]podresources.Holder, erro
 }
 
 func TestManySamplesOfManyPodsLeaveNothingBehind(t *testing.T) {
-	dir := libraries(t)
-	var script strings.Builder
-	for i := range 8 {
-		fmt.Fprintf(&script, "gpu index=%d uuid=GPU-%d name=H100 memory_mib=81559 nvlink_links=18\n", i, i)
-	}
-	if err := gpusim.Play(dir, script.String(), 0); err != nil {
-		t.Fatal(err)
-	}
+	dir := libraries(t, 8)
 	log := slog.New(slog.DiscardHandler)
 	reader, closeReader := openGPUs(config{telemetry: telemetryDCGM, dcgm: dcgm.Embedded, dcgmLibrary: filepath.Join(dir, gpusim.DCGM), nvmlLibrary: filepath.Join(dir, gpusim.NVML), sample: time.Second}, log)
 	defer closeReader()
