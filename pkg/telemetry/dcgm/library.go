@@ -5,14 +5,18 @@ package dcgm
 /*
 #cgo LDFLAGS: -ldl
 #include <dlfcn.h>
+#include <stdint.h>
 #include <stdlib.h>
+
+static uintptr_t open_library(const char *path) { return (uintptr_t)dlopen(path, RTLD_LAZY | RTLD_GLOBAL); }
+static int has_function(uintptr_t library, const char *name) { return dlsym((void *)library, name) != NULL; }
+static void free_string(char *s) { free(s); }
 */
 import "C"
 
 import (
 	"fmt"
 	"strings"
-	"unsafe"
 )
 
 // soname is what the bindings load.
@@ -40,16 +44,16 @@ const (
 // choice, since the dynamic linker gives the bindings the library that has the name
 // already; and for good, since functions bound in a library that was closed and
 // opened again would point into nothing.
-type library struct{ handle unsafe.Pointer }
+type library struct{ handle C.uintptr_t }
 
 func load(path string) (library, error) {
 	if path == "" {
 		path = soname
 	}
 	name := C.CString(path)
-	defer C.free(unsafe.Pointer(name))
-	handle := C.dlopen(name, C.RTLD_LAZY|C.RTLD_GLOBAL)
-	if handle == nil {
+	defer C.free_string(name)
+	handle := C.open_library(name)
+	if handle == 0 {
 		return library{}, fmt.Errorf("%s cannot be loaded (%s); install DCGM 4, or use NVML", path, C.GoString(C.dlerror()))
 	}
 	l := library{handle}
@@ -67,6 +71,6 @@ func load(path string) (library, error) {
 
 func (l library) has(function string) bool {
 	name := C.CString(function)
-	defer C.free(unsafe.Pointer(name))
-	return C.dlsym(l.handle, name) != nil
+	defer C.free_string(name)
+	return C.has_function(l.handle, name) != 0
 }
