@@ -16,6 +16,7 @@ import "C"
 
 import (
 	"fmt"
+	"runtime"
 	"strings"
 )
 
@@ -26,7 +27,7 @@ const soname = "libdcgm.so.4"
 // They are bound when first called, and one that the library lacks would end the
 // process there; so they are looked for before.
 var required = []string{
-	"errorString", "dcgmInit", "dcgmShutdown", "dcgmGetEntityGroupEntities", "dcgmGetGpuStatus", "dcgmGetGpuInstanceHierarchy",
+	"errorString", "dcgmInit", "dcgmShutdown", "dcgmStopEmbedded", "dcgmDisconnect", "dcgmGetEntityGroupEntities", "dcgmGetGpuStatus", "dcgmGetGpuInstanceHierarchy",
 	"dcgmGroupCreate", "dcgmGroupAddEntity", "dcgmGroupDestroy", "dcgmFieldGroupCreate", "dcgmFieldGroupDestroy",
 	"dcgmWatchFields", "dcgmUpdateAllFields", "dcgmEntitiesGetLatestValues", "dcgmGetValuesSince_v2",
 }
@@ -52,6 +53,8 @@ func load(path string) (library, error) {
 	}
 	name := C.CString(path)
 	defer C.free_string(name)
+	runtime.LockOSThread() // dlerror is of the thread
+	defer runtime.UnlockOSThread()
 	handle := C.open_library(name)
 	if handle == 0 {
 		return library{}, fmt.Errorf("%s cannot be loaded (%s); install DCGM 4, or use NVML", path, C.GoString(C.dlerror()))
