@@ -88,7 +88,16 @@ func run(ctx context.Context, c config, log *slog.Logger) error {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
 	reader, closeReader := openGPUs(c, log)
-	defer closeReader()
+	idle := make(chan bool, 1)
+	defer func() {
+		select {
+		case done := <-idle:
+			if done {
+				closeReader()
+			}
+		default: // never started
+		}
+	}()
 	gpus := monitor.New(reader, holders, health.Limits{}, c.sample, log)
 	// On the volumes' own file system, so that files can be held by links.
 	hold := filepath.Join(c.kubeletRoot, "plugins", "spotbench-node-agent", "hold")
@@ -113,7 +122,7 @@ func run(ctx context.Context, c config, log *slog.Logger) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return a.Run(ctx) })
 	group.Go(func() error { a.ClearStale(ctx, watcher.Quiet); return nil })
-	group.Go(func() error { gpus.Run(ctx); return nil })
+	group.Go(func() error { idle <- gpus.Run(ctx); return nil })
 	if c.gpuMetrics != "" && c.telemetry != telemetryOff {
 		group.Go(func() error { serveGPUs(ctx, c.gpuMetrics, exporter.New(gpus, c.node), log); return nil })
 	}

@@ -47,6 +47,7 @@ type Monitor struct {
 
 	known   map[string]telemetry.Device // GPUs that were read, by UUID; Run's own
 	asked   time.Time                   // when the holders were last asked for; Run's own
+	told    time.Time                   // when the kubelet last answered
 	holding map[string][]podresources.Holder
 }
 
@@ -87,6 +88,12 @@ type Counted struct {
 const (
 	// holdersEvery is how often the kubelet is asked who holds what.
 	holdersEvery = time.Second
+	// heldFor is how long its last answer holds while it gives none.
+	heldFor = time.Minute
+	// slowRead is when a reading that takes long is said to, and lastRead how long one is
+	// waited for when the monitor ends.
+	slowRead = 10 * time.Second
+	lastRead = 2 * time.Second
 	// keepFor is how long a pod that holds nothing any more is kept, if nobody has it forgotten.
 	keepFor = time.Hour
 )
@@ -98,14 +105,19 @@ func New(reader Reader, holders Holders, limits health.Limits, interval time.Dur
 }
 
 // Run samples until ctx ends. A GPU or a kubelet that cannot be asked is logged
-// once per change, and asked again.
-func (m *Monitor) Run(ctx context.Context) {
+// once per change, and asked again. It reports whether nothing is being read any more,
+// so that the reader may be closed: a driver that hangs is not waited for.
+func (m *Monitor) Run(ctx context.Context) (idle bool) {
 	ticker := time.NewTicker(m.interval)
 	defer ticker.Stop()
 	said := ""
+	results := make(chan error, 1)
 	for {
-		err := m.sample(ctx)
+		go func() { results <- m.sample(ctx) }()
+		idle, err := m.await(ctx, results)
 		switch {
+		case ctx.Err() != nil:
+			return idle
 		case err != nil && err.Error() != said:
 			said = err.Error()
 			m.log.Warn("GPU telemetry is incomplete", "error", said)
@@ -116,20 +128,45 @@ func (m *Monitor) Run(ctx context.Context) {
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
-			return
+			return true
+		}
+	}
+}
+
+// await waits for a sample, however long it takes, and for a moment more when ctx has
+// ended. It says so once if that is long.
+func (m *Monitor) await(ctx context.Context, results <-chan error) (came bool, err error) {
+	slow := time.NewTimer(slowRead)
+	defer slow.Stop()
+	for {
+		select {
+		case err := <-results:
+			return true, err
+		case <-slow.C:
+			m.log.Warn("the GPUs' driver does not answer; it is waited for", "for", slowRead)
+		case <-ctx.Done():
+			select {
+			case err := <-results:
+				return true, err
+			case <-time.After(lastRead):
+				return false, nil
+			}
 		}
 	}
 }
 
 func (m *Monitor) sample(ctx context.Context) error {
-	// A driver that hangs holds up this goroutine only: nobody waits for it.
 	reading, err := m.reader.Read()
 	now := time.Now()
 	if now.Sub(m.asked) >= min(holdersEvery, m.interval) {
 		ctx, cancel := context.WithTimeout(ctx, holdersEvery)
 		holding, holdersErr := m.holders.Holders(ctx)
 		cancel()
-		m.holding, m.asked = holding, now
+		m.asked = now
+		// A kubelet that is restarted must not cost the pods their labels.
+		if holdersErr == nil || now.Sub(m.told) > heldFor {
+			m.holding, m.told = holding, now
+		}
 		if err == nil {
 			err = holdersErr
 		}
@@ -137,7 +174,9 @@ func (m *Monitor) sample(ctx context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.count(reading)
-	m.attribute(now, reading)
+	if err == nil || len(reading.Samples)+len(reading.Lost) > 0 {
+		m.attribute(now, reading) // else the library itself failed, and the last reading gets old
+	}
 	m.health.Observe(now, reading)
 	for _, x := range reading.XIDs {
 		m.log.Warn("the driver reported an error of a GPU", "xid", x.Code, "meaning", health.Meaning(x.Code), "gpu", x.GPU, "cause", health.Cause(x.Code))

@@ -24,6 +24,7 @@ type node struct {
 	reading telemetry.Reading
 	holders map[string][]podresources.Holder
 	err     error
+	silent  error // the kubelet's
 }
 
 func (n *node) Read() (telemetry.Reading, error) {
@@ -37,7 +38,7 @@ func (n *node) Read() (telemetry.Reading, error) {
 func (n *node) Holders(context.Context) (map[string][]podresources.Holder, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.holders, nil
+	return n.holders, n.silent
 }
 
 func (n *node) set(change func(*node)) {
@@ -104,6 +105,14 @@ func TestASummaryHasTheGPUsOfItsPodOnly(t *testing.T) {
 	n.set(func(n *node) { n.holders = nil })
 	m.Forget(pod("qwen"))
 	eventually(t, "the pod to be forgotten", func() bool { m.Forget(pod("qwen")); _, ok := m.Summary(pod("qwen")); return !ok })
+}
+
+func TestAKubeletThatIsRestartedDoesNotCostThePodsTheirGPUs(t *testing.T) {
+	n := &node{reading: telemetry.Reading{Samples: []telemetry.Sample{gpu(0)}}, holders: map[string][]podresources.Holder{"GPU-0": holder("qwen")}}
+	m := run(t, n, slog.New(slog.DiscardHandler))
+	before := summarised(t, m, "qwen").GPUs[0].Samples
+	n.set(func(n *node) { n.holders, n.silent = nil, errors.New("connection refused") })
+	eventually(t, "more samples of the pod", func() bool { s, _ := m.Summary(pod("qwen")); return s.GPUs[0].Samples > before+5 })
 }
 
 func TestPodsThatShareAGPUAreNeighbours(t *testing.T) {
@@ -188,6 +197,46 @@ func TestAReasonForLowClocksIsCountedWhenItBegins(t *testing.T) {
 	}
 	if c := m.Snapshot().GPUs["GPU-0"]; thermal() != 2 || c.ClockEvents[2] != 0 {
 		t.Errorf("counted %v, want the heat twice and the power cap, which was there from the start, never", c.ClockEvents)
+	}
+}
+
+// hung is a driver that never answers.
+type hung struct{ node }
+
+func (*hung) Read() (telemetry.Reading, error) { select {} }
+
+func TestADriverThatHangsIsNotWaitedForInTheEnd(t *testing.T) {
+	h := &hung{}
+	m := monitor.New(h, h, health.Limits{}, 5*time.Millisecond, slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithCancel(t.Context())
+	idle := make(chan bool, 1)
+	go func() { idle <- m.Run(ctx) }()
+	cancel()
+	select {
+	case done := <-idle:
+		if done {
+			t.Error("Run says that nothing is being read")
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("Run has not returned")
+	}
+	if m.Health().Known {
+		t.Error("the GPUs' health is known without a reading")
+	}
+}
+
+func TestAReadingThatFailsWholeMakesTheLastOneOldAndDoesNotReplaceIt(t *testing.T) {
+	n := &node{reading: telemetry.Reading{Samples: []telemetry.Sample{gpu(0)}}}
+	m := run(t, n, slog.New(slog.DiscardHandler))
+	eventually(t, "a reading", func() bool { return len(m.Snapshot().Devices) == 1 })
+	n.set(func(n *node) {
+		n.reading, n.err = telemetry.Reading{}, errors.New("the connection to the host engine is not valid")
+	})
+	time.Sleep(30 * time.Millisecond)
+	before := m.Snapshot()
+	time.Sleep(30 * time.Millisecond)
+	if after := m.Snapshot(); !after.At.Equal(before.At) || len(after.Devices) != 1 {
+		t.Errorf("the snapshot moved from %s to %s with %d devices", before.At, after.At, len(after.Devices))
 	}
 }
 
