@@ -87,14 +87,20 @@ func (n *node) start(ctx context.Context, s settings) error {
 	if err := n.kubelet(ctx, resources); err != nil {
 		return err
 	}
-	// A cloud that gives tokens and has no notice: every value is absent.
+	// A cloud that gives tokens and has no notice.
+	values := map[string]string{"instance-id": "i-0123456789abcdef0", "autoscaling/target-lifecycle-state": "InService", "events/maintenance/scheduled": "[]"}
 	if n.cloud, err = n.serve(ctx, func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodPut {
 			w.Header().Set("X-Aws-Ec2-Metadata-Token-Ttl-Seconds", "21600")
 			_, _ = io.WriteString(w, "token")
 			return
 		}
-		http.NotFound(w, r)
+		value, ok := values[strings.TrimPrefix(r.URL.Path, "/latest/meta-data/")]
+		if !ok {
+			http.NotFound(w, r)
+			return
+		}
+		_, _ = io.WriteString(w, value)
 	}); err != nil {
 		return err
 	}
