@@ -20,8 +20,10 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/klog/v2"
 	podresourcesv1 "k8s.io/kubelet/pkg/apis/podresources/v1"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
+	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/spotbench/spotbench/pkg/gpusim"
 	"github.com/spotbench/spotbench/pkg/localcluster"
@@ -160,6 +162,7 @@ func (n *node) apiServer(ctx context.Context) (kubernetes.Interface, error) {
 			return nil, err
 		}
 	}
+	log.SetLogger(klog.Background())
 	env := &envtest.Environment{ControlPlaneStartTimeout: time.Minute}
 	config, err := env.Start()
 	if err != nil {
