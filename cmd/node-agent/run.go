@@ -87,13 +87,13 @@ func run(ctx context.Context, c config, log *slog.Logger) error {
 
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
-	reader, closeReader := openGPUs(c, log)
+	reader := &nodeGPUs{c: c, log: log}
 	idle := make(chan bool, 1)
 	defer func() {
 		select {
 		case done := <-idle:
 			if done {
-				closeReader()
+				reader.Close()
 			}
 		default: // never started
 		}

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"time"
@@ -28,53 +29,83 @@ const (
 
 var telemetrySettings = []string{telemetryAuto, telemetryDCGM, telemetryNVML, telemetryOff}
 
-// noGPUs is a node whose libraries cannot be used: its pods are saved all the same,
-// without telemetry.
-type noGPUs struct{}
+// openEvery is how often a library that could not be used is tried again: the driver may
+// be installed after the agent.
+const openEvery = time.Minute
 
-func (noGPUs) Read() (telemetry.Reading, error) { return telemetry.Reading{}, nil }
+// nodeGPUs reads the node's GPUs. It opens the library when it is first read, since a driver
+// that hangs must not keep the agent from starting. Its methods are called one at a time.
+type nodeGPUs struct {
+	c      config
+	log    *slog.Logger
+	reader monitor.Reader // nil until one could be opened
+	closes []func() error
+	next   time.Time // when to try again
+	said   string    // why there is none
+}
 
-// openGPUs opens the library that the settings and the node allow, and says once which
-// one it is, and why not another.
-func openGPUs(c config, log *slog.Logger) (reader monitor.Reader, closeReader func()) {
-	nothing := func() {}
-	if c.telemetry == telemetryOff {
-		log.Info("no GPU telemetry: it is turned off")
-		return noGPUs{}, nothing
+// Read reads every GPU; without a library there are none, which is said once: pods are
+// saved all the same.
+func (g *nodeGPUs) Read() (telemetry.Reading, error) {
+	if g.c.telemetry == telemetryOff {
+		return telemetry.Reading{}, nil
 	}
-	driver, nvmlErr := nvml.Open(c.nvmlLibrary)
-	if c.telemetry != telemetryNVML {
-		opts := dcgm.Options{Engine: engine(c.dcgm), Library: c.dcgmLibrary, Interval: c.sample, Log: log}
+	if g.reader == nil {
+		if time.Now().Before(g.next) {
+			return telemetry.Reading{}, nil
+		}
+		if err := g.open(); err != nil {
+			g.next = time.Now().Add(openEvery)
+			if err.Error() != g.said {
+				g.said = err.Error()
+				g.log.Warn("no GPU telemetry on this node; it is tried again every minute", "error", err)
+			}
+			return telemetry.Reading{}, nil
+		}
+	}
+	return g.reader.Read()
+}
+
+// Close releases what was opened.
+func (g *nodeGPUs) Close() {
+	for _, c := range g.closes {
+		if err := c(); err != nil {
+			g.log.Warn("a GPU library does not end as it should", "error", err)
+		}
+	}
+}
+
+// open opens the library that the settings and the node allow, and says which one it
+// is, and why not another.
+func (g *nodeGPUs) open() error {
+	driver, nvmlErr := nvml.Open(g.c.nvmlLibrary)
+	var dcgmErr error
+	if g.c.telemetry != telemetryNVML {
+		opts := dcgm.Options{Engine: engine(g.c.dcgm), Library: g.c.dcgmLibrary, Interval: g.c.sample, Log: g.log}
 		if nvmlErr == nil {
 			opts.Instances = driver.Instances // DCGM does not know the UUIDs of MIG instances
 		}
-		manager, err := dcgm.Open(opts)
-		if err == nil {
-			log.Info("reading GPUs through DCGM", "engine", opts.Engine, "driver", manager.Driver(), "profiling", manager.Profiling())
-			return manager, func() {
-				if err := manager.Close(); err != nil {
-					log.Warn("DCGM does not end as it should", "error", err)
-				}
-				if nvmlErr == nil {
-					_ = driver.Close()
-				}
-			}
+		var manager *dcgm.Reader
+		if manager, dcgmErr = dcgm.Open(opts); dcgmErr == nil {
+			g.reader = manager
+			g.closes = append(g.closes, manager.Close)
+			g.log.Info("reading GPUs through DCGM", "engine", opts.Engine, "driver", manager.Driver(), "profiling", manager.Profiling())
 		}
-		if c.telemetry == telemetryDCGM {
-			log.Warn("no GPU telemetry on this node", "error", err)
-			if nvmlErr == nil {
-				_ = driver.Close()
-			}
-			return noGPUs{}, nothing
+	}
+	if nvmlErr == nil {
+		if g.reader == nil && g.c.telemetry == telemetryDCGM {
+			return errors.Join(dcgmErr, driver.Close())
 		}
-		log.Info("DCGM is not used", "reason", err)
+		g.closes = append(g.closes, driver.Close)
+		if g.reader == nil {
+			g.reader = driver
+			g.log.Info("reading GPUs through NVML", "driver", driver.Driver(), "notDCGM", dcgmErr)
+		}
 	}
-	if nvmlErr != nil {
-		log.Warn("no GPU telemetry on this node", "error", nvmlErr)
-		return noGPUs{}, nothing
+	if g.reader == nil {
+		return errors.Join(dcgmErr, nvmlErr)
 	}
-	log.Info("reading GPUs through NVML", "driver", driver.Driver())
-	return driver, func() { _ = driver.Close() }
+	return nil
 }
 
 // engine is the host engine that was asked for, or else the node's own if it runs, or

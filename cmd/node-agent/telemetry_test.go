@@ -75,17 +75,20 @@ func TestTheLibraryThatIsThereIsUsedAndSaidOnce(t *testing.T) {
 		"NVML when it is asked for":         {telemetryNVML, gpusim.DCGM, gpusim.NVML, 1, "reading GPUs through NVML"},
 		"neither, on a node without GPUs":   {telemetryAuto, "none.so", "none.so", 0, "no GPU telemetry on this node"},
 		"nothing else when DCGM is a must":  {telemetryDCGM, "none.so", gpusim.NVML, 0, "no GPU telemetry on this node"},
-		"nothing when it is turned off":     {telemetryOff, gpusim.DCGM, gpusim.NVML, 0, "turned off"},
+		"nothing when it is turned off":     {telemetryOff, gpusim.DCGM, gpusim.NVML, 0, ""},
 		"DCGM without NVML, for MIG's sake": {telemetryDCGM, gpusim.DCGM, "none.so", 1, "reading GPUs through DCGM"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			var log strings.Builder
 			c := config{telemetry: tt.setting, dcgm: dcgm.Embedded, dcgmLibrary: filepath.Join(dir, tt.dcgm), nvmlLibrary: filepath.Join(dir, tt.nvml), sample: time.Second}
-			reader, closeReader := openGPUs(c, slog.New(slog.NewTextHandler(&log, nil)))
-			defer closeReader()
+			reader := &nodeGPUs{c: c, log: slog.New(slog.NewTextHandler(&log, nil))}
+			defer reader.Close()
+			if _, err := reader.Read(); err != nil {
+				t.Fatal(err)
+			}
 			reading, err := reader.Read()
-			if err != nil || len(reading.Samples) != tt.samples || strings.Count(log.String(), tt.said) != 1 {
+			if err != nil || len(reading.Samples) != tt.samples || strings.Count(log.String(), "level=") != map[bool]int{true: 1}[tt.said != ""] || !strings.Contains(log.String(), tt.said) {
 				t.Errorf("%d samples, %v; want %d and to be told once: %s\n%s", len(reading.Samples), err, tt.samples, tt.said, log.String())
 			}
 		})
@@ -97,11 +100,28 @@ type kubelet struct{}
 
 func (kubelet) Holders(context.Context) (map[string][]podresources.Holder, error) { return nil, nil }
 
+func TestADriverThatIsInstalledLaterIsFound(t *testing.T) {
+	dir := libraries(t, 1)
+	late := filepath.Join(t.TempDir(), gpusim.NVML)
+	reader := &nodeGPUs{c: config{telemetry: telemetryNVML, nvmlLibrary: late}, log: slog.New(slog.DiscardHandler)}
+	defer reader.Close()
+	if reading, err := reader.Read(); err != nil || len(reading.Samples) != 0 {
+		t.Fatalf("%+v, %v", reading, err)
+	}
+	if err := os.Symlink(filepath.Join(dir, gpusim.NVML), late); err != nil {
+		t.Fatal(err)
+	}
+	reader.next = time.Now() // a minute later
+	if reading, err := reader.Read(); err != nil || len(reading.Samples) != 1 {
+		t.Errorf("%d samples, %v", len(reading.Samples), err)
+	}
+}
+
 func TestTheGPUsMetricsAreServedWhereScrapersOfDCGMExporterLook(t *testing.T) {
 	dir := libraries(t, 1)
 	log := slog.New(slog.DiscardHandler)
-	reader, closeReader := openGPUs(config{telemetry: telemetryDCGM, dcgm: dcgm.Embedded, dcgmLibrary: filepath.Join(dir, gpusim.DCGM), nvmlLibrary: filepath.Join(dir, gpusim.NVML), sample: time.Second}, log)
-	defer closeReader()
+	reader := &nodeGPUs{c: config{telemetry: telemetryDCGM, dcgm: dcgm.Embedded, dcgmLibrary: filepath.Join(dir, gpusim.DCGM), nvmlLibrary: filepath.Join(dir, gpusim.NVML), sample: time.Second}, log: log}
+	defer reader.Close()
 	gpus := monitor.New(reader, kubelet{}, health.Limits{}, 10*time.Millisecond, log)
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -154,8 +174,8 @@ func (c *churn) Holders(context.Context) (map[string][]podresources.Holder, erro
 func TestManySamplesOfManyPodsLeaveNothingBehind(t *testing.T) {
 	dir := libraries(t, 8)
 	log := slog.New(slog.DiscardHandler)
-	reader, closeReader := openGPUs(config{telemetry: telemetryDCGM, dcgm: dcgm.Embedded, dcgmLibrary: filepath.Join(dir, gpusim.DCGM), nvmlLibrary: filepath.Join(dir, gpusim.NVML), sample: time.Second}, log)
-	defer closeReader()
+	reader := &nodeGPUs{c: config{telemetry: telemetryDCGM, dcgm: dcgm.Embedded, dcgmLibrary: filepath.Join(dir, gpusim.DCGM), nvmlLibrary: filepath.Join(dir, gpusim.NVML), sample: time.Second}, log: log}
+	defer reader.Close()
 	pods := &churn{}
 	gpus := monitor.New(reader, pods, health.Limits{}, time.Millisecond, log)
 	registry := prometheus.NewRegistry()
