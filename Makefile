@@ -63,6 +63,11 @@ bench-throughput: ## Pods per second, attempt latency, CPU and memory of our sch
 	mkdir -p $(OUT)
 	$(GO) run ./bench/throughput -json $(OUT)/throughput.json
 
+.PHONY: bench-agent
+bench-agent: ## Memory and CPU of the node agent with 8 simulated GPUs and 30 pods, 30 min each for DCGM and NVML
+	mkdir -p $(OUT)
+	$(GO) run ./bench/agent -json $(OUT)/bench-agent.json
+
 .PHONY: bench-placement
 bench-placement: ## GPUs allocated on Alibaba's openb trace, ours beside the published policies (OPENB=directory)
 	mkdir -p $(OUT)/placement

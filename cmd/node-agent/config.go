@@ -18,6 +18,7 @@ import (
 	"github.com/spotbench/spotbench/pkg/interruption/endpoint"
 	"github.com/spotbench/spotbench/pkg/interruption/gcp"
 	"github.com/spotbench/spotbench/pkg/interruption/provider"
+	"github.com/spotbench/spotbench/pkg/telemetry/dcgm"
 )
 
 // config is what `node-agent run` is told by flags and environment.
@@ -39,7 +40,12 @@ type config struct {
 	kubeletRoot     string
 	containerSocket string
 	stateDir        string
+	telemetry       string
+	dcgm            string
+	dcgmLibrary     string
 	nvmlLibrary     string
+	gpuMetrics      string
+	gpuHealth       bool
 	sample          time.Duration
 	listen          string
 	kubeconfig      string
@@ -64,6 +70,11 @@ func (c *config) flags(f *pflag.FlagSet) {
 	f.StringVar(&c.kubeletRoot, "kubelet-root", "/var/lib/kubelet", "the kubelet's directory")
 	f.StringVar(&c.containerSocket, "container-runtime", "/run/containerd/containerd.sock", "socket of the container runtime")
 	f.StringVar(&c.stateDir, "state-dir", "/var/lib/spotbench", "directory for records that the catalog does not have yet")
+	f.StringVar(&c.telemetry, "telemetry", telemetryAuto, "how the GPUs are read: "+strings.Join(telemetrySettings, ", ")+" (auto: DCGM where it is, else NVML)")
+	f.StringVar(&c.dcgm, "dcgm", "", "DCGM's host engine: tcp://host:port or unix:///path of one that runs, embedded, or start (default: the one at "+dcgm.DefaultAddress+" if it is there, else embedded)")
+	f.StringVar(&c.dcgmLibrary, "dcgm-library", "", "path of libdcgm.so.4 (default: where the dynamic linker finds it)")
+	f.StringVar(&c.gpuMetrics, "gpu-metrics-listen", ":9400", "address of the GPUs' /metrics, in dcgm-exporter's names; empty turns it off")
+	f.BoolVar(&c.gpuHealth, "gpu-health", true, "set the node's condition GPUHealthy, and taint the node while a GPU cannot be relied on")
 	f.StringVar(&c.nvmlLibrary, "nvml-library", "", "path of libnvidia-ml.so.1 (default: where the dynamic linker finds it)")
 	f.DurationVar(&c.sample, "sample-interval", time.Second, "time between two samples of the GPUs")
 	f.StringVar(&c.listen, "listen", ":9808", "address of /healthz, /readyz and /metrics")
@@ -120,6 +131,12 @@ func (c *config) validate() error {
 	}
 	if c.sample < 100*time.Millisecond {
 		wrong("--sample-interval %s: use 100ms or more", c.sample)
+	}
+	if !slices.Contains(telemetrySettings, c.telemetry) {
+		wrong("--telemetry %q: use one of %s", c.telemetry, strings.Join(telemetrySettings, ", "))
+	}
+	if err := dcgm.ValidEngine(c.dcgm); err != nil {
+		wrong("--dcgm %q: %w", c.dcgm, err)
 	}
 	if !filepath.IsAbs(c.kubeletRoot) || !filepath.IsAbs(c.stateDir) {
 		wrong("--kubelet-root %q and --state-dir %q must be absolute paths", c.kubeletRoot, c.stateDir)

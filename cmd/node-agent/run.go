@@ -27,9 +27,9 @@ import (
 	"github.com/spotbench/spotbench/pkg/interruption/endpoint"
 	"github.com/spotbench/spotbench/pkg/interruption/provider"
 	"github.com/spotbench/spotbench/pkg/probes"
-	"github.com/spotbench/spotbench/pkg/telemetry"
+	"github.com/spotbench/spotbench/pkg/telemetry/exporter"
+	"github.com/spotbench/spotbench/pkg/telemetry/health"
 	"github.com/spotbench/spotbench/pkg/telemetry/monitor"
-	"github.com/spotbench/spotbench/pkg/telemetry/nvml"
 	"github.com/spotbench/spotbench/pkg/telemetry/podresources"
 	"github.com/spotbench/spotbench/pkg/version"
 )
@@ -87,8 +87,18 @@ func run(ctx context.Context, c config, log *slog.Logger) error {
 
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
-	gpus := monitor.New(openGPUs(c.nvmlLibrary, log), holders, c.node, c.sample, log)
-	registry.MustRegister(gpus)
+	reader := &nodeGPUs{c: c, log: log}
+	idle := make(chan bool, 1)
+	defer func() {
+		select {
+		case done := <-idle:
+			if done {
+				reader.Close()
+			}
+		default: // never started
+		}
+	}()
+	gpus := monitor.New(reader, holders, health.Limits{}, c.sample, log)
 	// On the volumes' own file system, so that files can be held by links.
 	hold := filepath.Join(c.kubeletRoot, "plugins", "spotbench-node-agent", "hold")
 	if err := os.RemoveAll(hold); err != nil {
@@ -112,7 +122,13 @@ func run(ctx context.Context, c config, log *slog.Logger) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return a.Run(ctx) })
 	group.Go(func() error { a.ClearStale(ctx, watcher.Quiet); return nil })
-	group.Go(func() error { gpus.Run(ctx); return nil })
+	group.Go(func() error { idle <- gpus.Run(ctx); return nil })
+	if c.gpuMetrics != "" && c.telemetry != telemetryOff {
+		group.Go(func() error { serveGPUs(ctx, c.gpuMetrics, exporter.New(gpus, c.node), log); return nil })
+	}
+	if c.gpuHealth && c.telemetry != telemetryOff {
+		group.Go(func() error { a.WatchGPUs(ctx, gpus.Health); return nil })
+	}
 	group.Go(func() error {
 		watcher.Run(ctx, func(event interruption.Event) {
 			a.Heed(event)
@@ -173,26 +189,6 @@ func ensureBucket(ctx context.Context, url string, log *slog.Logger) {
 			return
 		}
 	}
-}
-
-// noGPUs is a node whose management library cannot be used: its pods are saved
-// all the same, without telemetry.
-type noGPUs struct{}
-
-func (noGPUs) Read() ([]telemetry.Reading, error) { return nil, nil }
-
-func openGPUs(library string, log *slog.Logger) monitor.Reader {
-	reader, err := nvml.Open(library)
-	if err != nil {
-		log.Warn("no GPU telemetry on this node", "error", err)
-		return noGPUs{}
-	}
-	driver, err := reader.DriverVersion()
-	if err != nil {
-		log.Warn("the driver does not say its version", "error", err)
-	}
-	log.Info("reading GPUs through NVML", "driver", driver)
-	return reader
 }
 
 func kubernetesClient(kubeconfig string) (kubernetes.Interface, error) {

@@ -29,7 +29,7 @@ type nodeObject struct {
 func (o nodeObject) Warn(ctx context.Context, n interruption.Notice) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	if err := o.setTaint(ctx, &corev1.Taint{Key: benchspec.TaintInterruption, Value: string(n.Kind), Effect: corev1.TaintEffectNoSchedule}); err != nil {
+	if err := o.setTaint(ctx, benchspec.TaintInterruption, &corev1.Taint{Key: benchspec.TaintInterruption, Value: string(n.Kind), Effect: corev1.TaintEffectNoSchedule}); err != nil {
 		return err
 	}
 	return o.setCondition(ctx, benchspec.ConditionSpotInterruption, corev1.ConditionTrue, takesReasons[n.Kind], announcement(n))
@@ -49,38 +49,78 @@ func (o nodeObject) LowerRisk(ctx context.Context) error {
 	return o.setCondition(ctx, benchspec.ConditionRebalance, corev1.ConditionFalse, "NoRecommendation", "the cloud no longer recommends to leave this machine")
 }
 
-// Warned reports whether the node carries our taint.
+// Warned reports whether the node carries the taint of a notice.
 func (o nodeObject) Warned(ctx context.Context) (bool, error) {
+	return o.tainted(ctx, benchspec.TaintInterruption)
+}
+
+// GPUUnhealthy reports whether the node carries the taint of a GPU that cannot be relied on.
+func (o nodeObject) GPUUnhealthy(ctx context.Context) (bool, error) {
+	return o.tainted(ctx, benchspec.TaintGPUUnhealthy)
+}
+
+func (o nodeObject) tainted(ctx context.Context, key string) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	node, err := o.client.CoreV1().Nodes().Get(ctx, o.name, metav1.GetOptions{})
 	if err != nil {
 		return false, fmt.Errorf("read node %s: %w", o.name, err)
 	}
-	return slices.ContainsFunc(node.Spec.Taints, func(t corev1.Taint) bool { return t.Key == benchspec.TaintInterruption }), nil
+	return slices.ContainsFunc(node.Spec.Taints, func(t corev1.Taint) bool { return t.Key == key }), nil
 }
 
 // Clear undoes Warn.
 func (o nodeObject) Clear(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	if err := o.setTaint(ctx, nil); err != nil {
+	if err := o.setTaint(ctx, benchspec.TaintInterruption, nil); err != nil {
 		return err
 	}
 	return o.setCondition(ctx, benchspec.ConditionSpotInterruption, corev1.ConditionFalse, "NoNotice", "no notice of an interruption")
 }
 
-// setTaint replaces our taint, or removes it for nil. The list of taints has no
+// SetGPUHealth sets the condition of the node's GPUs, and the taint that goes with it:
+// one for False, none for True. Unknown leaves the taint as it is. It may be repeated.
+func (o nodeObject) SetGPUHealth(ctx context.Context, status corev1.ConditionStatus, reason, message string) error {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	var err error
+	switch status {
+	case corev1.ConditionFalse:
+		err = o.setTaint(ctx, benchspec.TaintGPUUnhealthy, &corev1.Taint{Key: benchspec.TaintGPUUnhealthy, Value: reason, Effect: corev1.TaintEffectNoSchedule})
+	case corev1.ConditionTrue:
+		err = o.setTaint(ctx, benchspec.TaintGPUUnhealthy, nil)
+	case corev1.ConditionUnknown:
+	}
+	if err != nil {
+		return err
+	}
+	node, err := o.client.CoreV1().Nodes().Get(ctx, o.name, metav1.GetOptions{})
+	if err != nil {
+		return fmt.Errorf("read node %s: %w", o.name, err)
+	}
+	changed := !slices.ContainsFunc(node.Status.Conditions, func(c corev1.NodeCondition) bool {
+		return c.Type == benchspec.ConditionGPUHealthy && c.Status == status
+	})
+	return o.patchCondition(ctx, benchspec.ConditionGPUHealthy, status, reason, message, changed)
+}
+
+// setTaint replaces our taint of a key, or removes it for nil. The list of taints has no
 // merge key, so it is replaced whole, and only if nobody changed the node meanwhile.
-func (o nodeObject) setTaint(ctx context.Context, taint *corev1.Taint) error {
+func (o nodeObject) setTaint(ctx context.Context, key string, taint *corev1.Taint) error {
 	for {
 		node, err := o.client.CoreV1().Nodes().Get(ctx, o.name, metav1.GetOptions{})
 		if err != nil {
 			return fmt.Errorf("read node %s: %w", o.name, err)
 		}
-		taints := slices.DeleteFunc(slices.Clone(node.Spec.Taints), func(t corev1.Taint) bool { return t.Key == benchspec.TaintInterruption })
+		taints := slices.DeleteFunc(slices.Clone(node.Spec.Taints), func(t corev1.Taint) bool { return t.Key == key })
 		if taint != nil {
 			taints = append(taints, *taint)
+		}
+		if slices.EqualFunc(taints, node.Spec.Taints, func(x, y corev1.Taint) bool {
+			return x.MatchTaint(&y) && x.Value == y.Value
+		}) {
+			return nil
 		}
 		patch, err := json.Marshal(map[string]any{
 			"metadata": map[string]any{"resourceVersion": node.ResourceVersion},
@@ -101,10 +141,18 @@ func (o nodeObject) setTaint(ctx context.Context, taint *corev1.Taint) error {
 }
 
 func (o nodeObject) setCondition(ctx context.Context, kind corev1.NodeConditionType, status corev1.ConditionStatus, reason, message string) error {
+	return o.patchCondition(ctx, kind, status, reason, message, true)
+}
+
+// patchCondition sets a condition. The time of its last transition stays as it is unless
+// its status has changed.
+func (o nodeObject) patchCondition(ctx context.Context, kind corev1.NodeConditionType, status corev1.ConditionStatus, reason, message string, changed bool) error {
 	now := metav1.Now()
-	patch, err := json.Marshal(map[string]any{"status": map[string]any{"conditions": []corev1.NodeCondition{{
-		Type: kind, Status: status, Reason: reason, Message: message,
-		LastHeartbeatTime: now, LastTransitionTime: now}}}})
+	condition := map[string]any{"type": kind, "status": status, "reason": reason, "message": message, "lastHeartbeatTime": now}
+	if changed {
+		condition["lastTransitionTime"] = now
+	}
+	patch, err := json.Marshal(map[string]any{"status": map[string]any{"conditions": []any{condition}}})
 	if err != nil {
 		return err
 	}

@@ -4,12 +4,15 @@ package agent
 
 import (
 	"encoding/json"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 
 	"github.com/spotbench/spotbench/pkg/agent/spool"
 	"github.com/spotbench/spotbench/pkg/catalog"
 	"github.com/spotbench/spotbench/pkg/telemetry"
+	"github.com/spotbench/spotbench/pkg/telemetry/health"
 )
 
 // records turns what happened into requests to the catalog and queues them. A
@@ -45,19 +48,40 @@ func (r records) interruption(key, noticeID string, interruption catalog.Interru
 func (r records) telemetry(key, podUID string, summary telemetry.Summary) {
 	body := catalog.Telemetry{From: summary.From.UTC(), To: summary.To.UTC()}
 	for _, g := range summary.GPUs {
-		body.GPUs = append(body.GPUs, catalog.GPUTelemetry{
-			UUID: g.UUID, Model: g.Model, Samples: int64(g.Samples), EnergyJoules: g.EnergyJoules,
-			PowerWatts: distribution(g.PowerWatts), SMClockMHz: distribution(g.SMClockMHz), TemperatureC: distribution(g.TemperatureC),
-			Utilization: distribution(g.Utilization), MemoryUsedBytes: distribution(g.MemoryUsedBytes),
-			ThrottledSeconds: &catalog.Throttling{Thermal: g.ThrottledSeconds.Thermal, Power: g.ThrottledSeconds.Power, Other: g.ThrottledSeconds.Other},
-			DoubleBitErrors:  g.DoubleBitErrors,
-		})
+		body.GPUs = append(body.GPUs, gpuTelemetry(g))
 	}
 	r.put(runPath(key)+"/telemetry/"+url.PathEscape(podUID), body)
 }
 
-func distribution(d telemetry.Distribution) *catalog.Distribution {
-	return &catalog.Distribution{Mean: d.Mean, P50: d.P50, P95: d.P95, Max: d.Max}
+func gpuTelemetry(g telemetry.GPUSummary) catalog.GPUTelemetry {
+	t := catalog.GPUTelemetry{
+		UUID: g.UUID, Model: g.Model, Driver: g.Driver, Samples: int64(g.Samples),
+		EnergyJoules: g.EnergyJoules, EnergySource: string(g.EnergySource), ClockSteadiness: g.ClockSteadiness,
+		PowerWatts: distribution(g.PowerWatts), SMClockMHz: distribution(g.SMClockMHz), MemClockMHz: distribution(g.MemClockMHz),
+		TemperatureC: distribution(g.TemperatureC), MemoryTemperatureC: distribution(g.MemoryTemperatureC),
+		Utilization: distribution(g.Utilization), MemoryUsedBytes: distribution(g.MemoryUsedBytes),
+		GREngineActive: distribution(g.GREngineActive), SMActive: distribution(g.SMActive),
+		PipeTensorActive: distribution(g.PipeTensorActive), DRAMActive: distribution(g.DRAMActive),
+		ThrottledSeconds: &catalog.Throttling{Thermal: g.ThrottledSeconds.Thermal, Power: g.ThrottledSeconds.Power, Other: g.ThrottledSeconds.Other},
+		ThrottleReasons:  g.ReasonSeconds,
+		SingleBitErrors:  g.SingleBitErrors, DoubleBitErrors: g.DoubleBitErrors, RemappedRows: g.RemappedRows, PCIeReplays: g.PCIeReplays,
+		Neighbours: int64(g.Neighbours), NeighbourSeconds: g.NeighbourSeconds,
+	}
+	if g.MIG != nil {
+		t.MIGProfile, t.GPUUUID = g.MIG.Profile, g.MIG.Parent
+	}
+	for _, code := range slices.Sorted(maps.Keys(g.XIDs)) {
+		t.XIDs = append(t.XIDs, catalog.XIDCount{Code: int64(code), Count: int64(g.XIDs[code]), Cause: health.Cause(code)})
+	}
+	return t
+}
+
+func distribution(d *telemetry.Distribution) *catalog.Distribution {
+	if d == nil {
+		return nil
+	}
+	p5 := d.P5
+	return &catalog.Distribution{Mean: d.Mean, P5: &p5, P50: d.P50, P95: d.P95, Max: d.Max}
 }
 
 // results queues a result file for import.

@@ -26,6 +26,12 @@ const (
 	// ConditionSpotInterruption is the type; status True is a notice, its reason
 	// says of what kind.
 	ConditionSpotInterruption = "SpotInterruption"
+	// TaintGPUUnhealthy is the key; its value says what is wrong with a GPU of the
+	// node, its effect is NoSchedule.
+	TaintGPUUnhealthy = Prefix + "gpu-unhealthy"
+	// ConditionGPUHealthy is the type; status False is a GPU that cannot be relied on,
+	// its reason says why. Unknown means that the GPUs cannot be read.
+	ConditionGPUHealthy = "GPUHealthy"
 	// ConditionRebalance is the type of a warning short of a notice: the cloud sees a
 	// raised risk. The scheduler counts it as that and does not refuse the node.
 	ConditionRebalance = "SpotRebalanceRecommended"

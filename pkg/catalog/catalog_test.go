@@ -3,7 +3,6 @@
 package catalog_test
 
 import (
-	"bytes"
 	"encoding/json"
 	"math"
 	"slices"
@@ -15,7 +14,6 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/spotbench/spotbench/pkg/catalog"
-	"github.com/spotbench/spotbench/pkg/telemetry"
 )
 
 var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
@@ -24,22 +22,17 @@ func after(d time.Duration) time.Time { return noon.Add(d) }
 
 func ptr[T any](v T) *T { return &v }
 
-func TestWhatTheNodeAgentSendsAboutGPUsIsWhatTheCatalogTakes(t *testing.T) {
-	sent, err := json.Marshal(telemetry.Summary{From: noon, To: after(time.Minute), GPUs: []telemetry.GPUSummary{{
-		UUID: "GPU-1", Model: "NVIDIA L4", Samples: 60, PowerWatts: telemetry.Distribution{Mean: 70, P50: 70, P95: 72, Max: 72}, EnergyJoules: 4200,
-		ThrottledSeconds: telemetry.ThrottledSeconds{Thermal: 1, Power: 2, Other: 3}, DoubleBitErrors: 4}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	strict := json.NewDecoder(bytes.NewReader(sent))
+func TestWhatAnOlderNodeAgentSendsAboutGPUsIsTaken(t *testing.T) {
+	sent := `{"from":"2026-11-23T12:00:00Z","to":"2026-11-23T12:01:00Z","gpus":[{"uuid":"GPU-1","model":"NVIDIA L4","samples":60,
+		"powerWatts":{"mean":70,"p50":70,"p95":72,"max":72},"energyJoules":4200,"throttledSeconds":{"thermal":1,"power":2,"other":3},"doubleBitErrors":4}]}`
+	strict := json.NewDecoder(strings.NewReader(sent))
 	strict.DisallowUnknownFields() // as the API does
 	var got catalog.Telemetry
 	if err := strict.Decode(&got); err != nil {
-		t.Fatalf("%v in %s", err, sent)
+		t.Fatal(err)
 	}
 	want := catalog.GPUTelemetry{UUID: "GPU-1", Model: "NVIDIA L4", Samples: 60, EnergyJoules: 4200, DoubleBitErrors: 4,
-		PowerWatts: &catalog.Distribution{Mean: 70, P50: 70, P95: 72, Max: 72}, SMClockMHz: &catalog.Distribution{}, TemperatureC: &catalog.Distribution{},
-		Utilization: &catalog.Distribution{}, MemoryUsedBytes: &catalog.Distribution{}, ThrottledSeconds: &catalog.Throttling{Thermal: 1, Power: 2, Other: 3}}
+		PowerWatts: &catalog.Distribution{Mean: 70, P50: 70, P95: 72, Max: 72}, ThrottledSeconds: &catalog.Throttling{Thermal: 1, Power: 2, Other: 3}}
 	if diff := cmp.Diff([]catalog.GPUTelemetry{want}, got.GPUs); diff != "" {
 		t.Errorf("the catalog reads it differently (-sent +read)\n%s", diff)
 	}
@@ -106,6 +99,15 @@ func TestTheVerdictHasAReasonForEverythingThatSpeaksAgainstTheResults(t *testing
 		"11 of 1000 s throttled by heat": {gpu(func(g *catalog.GPUTelemetry) { g.ThrottledSeconds.Thermal = 11 }), catalog.Suspect, []string{"throttled"}},
 		"10 of 1000 s are still usual":   {gpu(func(g *catalog.GPUTelemetry) { g.ThrottledSeconds.Power = 10 }), catalog.Valid, nil},
 		"a memory error":                 {gpu(func(g *catalog.GPUTelemetry) { g.DoubleBitErrors = 1 }), catalog.Invalid, []string{"memory-errors"}},
+		"an error of the hardware": {gpu(func(g *catalog.GPUTelemetry) {
+			g.XIDs = []catalog.XIDCount{{Code: 79, Count: 1, Cause: "hardware"}}
+		}), catalog.Invalid, []string{"gpu-error"}},
+		"an error of a program": {gpu(func(g *catalog.GPUTelemetry) {
+			g.XIDs = []catalog.XIDCount{{Code: 31, Count: 2, Cause: "application"}}
+		}), catalog.Suspect, []string{"gpu-error"}},
+		"89 % of the samples at the median clock": {gpu(func(g *catalog.GPUTelemetry) { g.ClockSteadiness = ptr(0.89) }), catalog.Suspect, []string{"unsteady-clocks"}},
+		"90 % of them are still usual":            {gpu(func(g *catalog.GPUTelemetry) { g.ClockSteadiness = ptr(0.9) }), catalog.Valid, nil},
+		"a neighbour for 11 of 1000 s":            {gpu(func(g *catalog.GPUTelemetry) { g.Neighbours, g.NeighbourSeconds = 1, 11 }), catalog.Suspect, []string{"neighbour"}},
 		"the worst reason decides": {results(point(func(r *catalog.Result) { r.Failed = 1 }), point(func(r *catalog.Result) { r.Completed = 0 })),
 			catalog.Invalid, []string{"failed-requests", "no-requests"}},
 		"two GPU models and a file that does not tell which": {catalog.Parts{Run: catalog.Run{Status: catalog.Succeeded},
@@ -197,5 +199,15 @@ func TestWhatAFileDoesNotTellIsSuspectAndNotTakenForZero(t *testing.T) {
 				t.Errorf("reasons %+v, want %s alone", v.Reasons, tt.code)
 			}
 		})
+	}
+}
+
+func TestTheEnergyOfAGPUThatTwoInstancesTellCountsOnce(t *testing.T) {
+	got := catalog.Telemetry{GPUs: []catalog.GPUTelemetry{
+		{UUID: "MIG-a", GPUUUID: "GPU-1", EnergyJoules: 100}, {UUID: "MIG-b", GPUUUID: "GPU-1", EnergyJoules: 100},
+		{UUID: "GPU-2", EnergyJoules: 7}, {UUID: "GPU-3", EnergyJoules: 7},
+	}}.EnergyJoules()
+	if got != 114 {
+		t.Errorf("%g J, want 100 + 7 + 7", got)
 	}
 }

@@ -3,6 +3,7 @@
 package catalog
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -36,6 +37,14 @@ type Reason struct {
 // numbers are suspect. Short dips are normal at the start of a load.
 const throttledShare = 0.01
 
+// neighbourShare is the share of the time with another pod on the GPU above which its
+// numbers are suspect.
+const neighbourShare = 0.01
+
+// leastSteadiness is the clock steadiness below which numbers are suspect: one sample in
+// ten was taken at another clock.
+const leastSteadiness = 0.9
+
 // minRequests is the fewest requests that a 99th percentile can be told from: of
 // fewer than 100 it is just the slowest one.
 const minRequests = 100
@@ -45,9 +54,10 @@ const minRequests = 100
 // Invalid: the run failed, finished without any result, or has a point measured
 // on GPUs of more than one model. Suspect: requests failed, a point was
 // continued on another GPU, a point has too few requests for its percentiles or
-// does not tell how many, GPUs
-// were throttled, or nothing is known about them. Memory errors of a GPU that could
-// not be corrected are invalid too.
+// does not tell how many, GPUs were throttled, had unsteady clocks, were shared with
+// another pod or reported an error, or nothing is known about them.
+// Memory errors of a GPU that could not be corrected, and errors of the hardware that
+// its driver reported, are invalid too.
 func Judge(p Parts) Validity {
 	var reasons []Reason
 	find := func(v Verdict, code, format string, args ...any) {
@@ -61,21 +71,7 @@ func Judge(p Parts) Validity {
 		find(Invalid, "no-results", "The run finished, but no result of it was imported.")
 	}
 	judgeResults(p, find)
-	throttled := 0
-	for _, t := range p.Telemetry {
-		for _, g := range t.GPUs {
-			if g.DoubleBitErrors > 0 {
-				find(Invalid, "memory-errors", "%s had %d memory errors that could not be corrected.", g.UUID, g.DoubleBitErrors)
-			}
-			if span := t.To.Sub(t.From).Seconds(); g.ThrottledSeconds != nil && span > 0 &&
-				g.ThrottledSeconds.Thermal+g.ThrottledSeconds.Power+g.ThrottledSeconds.Other > throttledShare*span {
-				throttled++
-			}
-		}
-	}
-	if throttled > 0 {
-		find(Suspect, "throttled", "%d GPU summaries show reduced clocks for more than %.0f %% of the time.", throttled, 100*throttledShare)
-	}
+	judgeGPUs(p.Telemetry, find)
 	if ended && len(p.Segments) > 0 && len(p.Telemetry) == 0 {
 		find(Suspect, "no-telemetry", "No GPU telemetry was recorded, so the state of the hardware is not known.")
 	}
@@ -89,6 +85,44 @@ func Judge(p Parts) Validity {
 		}
 	}
 	return v
+}
+
+func judgeGPUs(telemetry []Telemetry, find func(Verdict, string, string, ...any)) {
+	throttled, unsteady, shared := 0, 0, 0
+	for _, t := range telemetry {
+		span := t.To.Sub(t.From).Seconds()
+		for _, g := range t.GPUs {
+			if g.DoubleBitErrors > 0 {
+				find(Invalid, "memory-errors", "%s had %d memory errors that could not be corrected.", g.UUID, g.DoubleBitErrors)
+			}
+			for _, x := range g.XIDs {
+				verdict := Suspect
+				if x.Cause == "hardware" {
+					verdict = Invalid
+				}
+				find(verdict, "gpu-error", "The driver reported XID %d (cause: %s) %d times for %s.", x.Code, cmp.Or(x.Cause, "unknown"), x.Count, g.UUID)
+			}
+			if g.ThrottledSeconds != nil && span > 0 &&
+				g.ThrottledSeconds.Thermal+g.ThrottledSeconds.Power+g.ThrottledSeconds.Other > throttledShare*span {
+				throttled++
+			}
+			if g.ClockSteadiness != nil && *g.ClockSteadiness < leastSteadiness {
+				unsteady++
+			}
+			if span > 0 && g.NeighbourSeconds > neighbourShare*span {
+				shared++
+			}
+		}
+	}
+	if throttled > 0 {
+		find(Suspect, "throttled", "%d GPU summaries show reduced clocks for more than %.0f %% of the time.", throttled, 100*throttledShare)
+	}
+	if unsteady > 0 {
+		find(Suspect, "unsteady-clocks", "%d GPU summaries show clocks away from their median in more than %.0f %% of the busy samples.", unsteady, 100*(1-leastSteadiness))
+	}
+	if shared > 0 {
+		find(Suspect, "neighbour", "%d GPUs were shared with another pod for more than %.0f %% of the time; their power and energy are those of both.", shared, 100*neighbourShare)
+	}
 }
 
 func judgeResults(p Parts, find func(Verdict, string, string, ...any)) {

@@ -19,10 +19,10 @@ import (
 
 	"github.com/spotbench/spotbench/pkg/catalog/certs"
 	"github.com/spotbench/spotbench/pkg/catalog/client"
+	"github.com/spotbench/spotbench/pkg/gpusim"
 	"github.com/spotbench/spotbench/pkg/images"
 	"github.com/spotbench/spotbench/pkg/localcluster"
 	"github.com/spotbench/spotbench/pkg/localcluster/toolchain"
-	"github.com/spotbench/spotbench/pkg/nvmlsim"
 )
 
 const (
@@ -78,7 +78,7 @@ func Prepare(ctx context.Context, opts Options) (*Stage, error) {
 // build makes the images and the simulated driver library.
 func (s *Stage) build(ctx context.Context) (tars []string, library string, err error) {
 	s.progress.Step("the simulated driver library (NVML)")
-	library, err = nvmlsim.Build(ctx, s.opts.Root, filepath.Join(s.opts.CacheDir, "nvmlsim"))
+	library, err = gpusim.Build(ctx, gpusim.NVML, s.opts.Root, filepath.Join(s.opts.CacheDir, "gpusim"))
 	if err != nil {
 		return nil, "", err
 	}

@@ -28,7 +28,7 @@ const ContainerdSocket = "/run/containerd/containerd.sock"
 // DriverRoot is where the NVIDIA GPU Operator puts a node's driver.
 const DriverRoot = "/run/nvidia/driver"
 
-// DriverLibraryDir holds libnvidia-ml.so.1 and its scenario file nvml-sim.conf.
+// DriverLibraryDir holds libnvidia-ml.so.1 and its scenario file gpu-sim.conf.
 const DriverLibraryDir = DriverRoot + "/usr/lib/x86_64-linux-gnu"
 
 // GPUHealthFile lists the UUIDs of the simulated GPUs that are lost, one a line.

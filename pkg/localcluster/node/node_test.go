@@ -136,7 +136,7 @@ func TestTheDriverAndTheDevicePluginHaveTheSameGPUs(t *testing.T) {
 		t.Fatal(err)
 	}
 	plugin := spec.Services[slices.IndexFunc(spec.Services, func(s machine.Service) bool { return s.Name == node.ServiceDevicePlugin })]
-	config := file(spec, node.DriverLibraryDir+"/nvml-sim.conf")
+	config := file(spec, node.DriverLibraryDir+"/gpu-sim.conf")
 	if config == nil || file(spec, "/run/nvidia/driver/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1") == nil {
 		t.Fatal("the node has no driver")
 	}
@@ -159,7 +159,7 @@ func TestTheDriverAndTheDevicePluginHaveTheSameGPUs(t *testing.T) {
 
 	in.DriverLibrary = nil
 	spec, err = n.Spec(in)
-	if err != nil || file(spec, node.DriverLibraryDir+"/nvml-sim.conf") != nil {
+	if err != nil || file(spec, node.DriverLibraryDir+"/gpu-sim.conf") != nil {
 		t.Errorf("a node without a driver library has a driver: %v", err)
 	}
 	system := node.Node{Cluster: "demo", Machine: shape.Default().Nodes[4].Machine, Index: 4}

@@ -130,7 +130,7 @@ func (n Node) files(in Inputs) ([]machine.File, error) {
 	}
 	if n.Machine.GPU != nil && in.DriverLibrary != nil {
 		add(filepath.Join(DriverLibraryDir, "libnvidia-ml.so.1"), 0o755, in.DriverLibrary)
-		add(filepath.Join(DriverLibraryDir, "nvml-sim.conf"), 0o644, []byte(in.Shape.DriverConfig(n.Machine, n.Cluster)))
+		add(filepath.Join(DriverLibraryDir, "gpu-sim.conf"), 0o644, []byte(in.Shape.DriverConfig(n.Machine, n.Cluster)))
 	}
 	return files, nil
 }

@@ -16,8 +16,13 @@ import (
 // Socket is where the kubelet serves the API.
 const Socket = "/var/lib/kubelet/pod-resources/kubelet.sock"
 
-// Holder is the container that a GPU is allocated to.
-type Holder struct{ Namespace, Pod, Container string }
+// Holder is the container that a GPU, or a share of it, is allocated to.
+type Holder struct {
+	Namespace, Pod, Container string
+	// Replica is the number of the share where a GPU is shared by time-slicing or
+	// MPS, "" where the GPU is the container's own.
+	Replica string
+}
 
 // Client asks one kubelet.
 type Client struct {
@@ -37,26 +42,53 @@ func Dial(socket string) (*Client, error) {
 // Close closes the connection.
 func (c *Client) Close() error { return c.conn.Close() }
 
-// Holders maps each allocated GPU's UUID to the container that holds it.
-func (c *Client) Holders(ctx context.Context) (map[string]Holder, error) {
+// Holders maps each allocated device to the containers that hold it; only a shared
+// one has several. A device is known by its UUID, or by the name of its device file
+// where the device plugin calls it so: "nvidia0", and "nvidia0/gi3" for a MIG instance.
+func (c *Client) Holders(ctx context.Context) (map[string][]Holder, error) {
 	resp, err := c.api.List(ctx, &podresourcesv1.ListPodResourcesRequest{})
 	if err != nil {
 		return nil, fmt.Errorf("list pod resources: %w", err)
 	}
-	holders := map[string]Holder{}
+	holders := map[string][]Holder{}
 	for _, pod := range resp.GetPodResources() {
 		for _, container := range pod.GetContainers() {
-			for _, device := range container.GetDevices() {
-				if name := device.GetResourceName(); name != "nvidia.com/gpu" && !strings.HasPrefix(name, "nvidia.com/mig-") {
+			hold := func(device, replica string) {
+				holders[device] = append(holders[device], Holder{pod.GetNamespace(), pod.GetName(), container.GetName(), replica})
+			}
+			for _, devices := range container.GetDevices() {
+				if !isGPU(devices.GetResourceName()) {
 					continue
 				}
-				for _, id := range device.GetDeviceIds() {
-					// Time-sliced GPUs are advertised as "UUID::N".
-					uuid, _, _ := strings.Cut(id, "::")
-					holders[uuid] = Holder{Namespace: pod.GetNamespace(), Pod: pod.GetName(), Container: container.GetName()}
+				for _, id := range devices.GetDeviceIds() {
+					hold(share(id))
+				}
+			}
+			for _, claim := range container.GetDynamicResources() {
+				for _, resource := range claim.GetClaimResources() {
+					// NVIDIA's driver calls a GPU by its device file's number.
+					if minor, ok := strings.CutPrefix(resource.GetDeviceName(), "gpu-"); ok && resource.GetDriverName() == "gpu.nvidia.com" {
+						hold("nvidia"+minor, "")
+					}
 				}
 			}
 		}
 	}
 	return holders, nil
+}
+
+func isGPU(resource string) bool {
+	return resource == "nvidia.com/gpu" || resource == "nvidia.com/gpu.shared" || strings.HasPrefix(resource, "nvidia.com/mig-")
+}
+
+// share splits what a device plugin calls a share of a device: NVIDIA's "UUID::3",
+// GKE's "nvidia0/vgpu3".
+func share(id string) (device, replica string) {
+	if device, replica, ok := strings.Cut(id, "::"); ok {
+		return device, replica
+	}
+	if device, replica, ok := strings.Cut(id, "/vgpu"); ok {
+		return device, replica
+	}
+	return id, ""
 }

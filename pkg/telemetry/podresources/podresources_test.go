@@ -49,26 +49,43 @@ func TestHolders(t *testing.T) {
 	holder := func(name string) podresources.Holder {
 		return podresources.Holder{Namespace: "gpu-workloads", Pod: name, Container: "main"}
 	}
+	share := func(name, replica string) podresources.Holder {
+		h := holder(name)
+		h.Replica = replica
+		return h
+	}
+	one := func(h ...podresources.Holder) []podresources.Holder { return h }
+	claim := pod("claimed", "none")
+	claim.Containers[0].DynamicResources = []*podresourcesv1.DynamicResource{{ClaimResources: []*podresourcesv1.ClaimResource{
+		{DriverName: "gpu.nvidia.com", DeviceName: "gpu-3"}, {DriverName: "net.example.com", DeviceName: "gpu-4"}}}}
 	tests := map[string]struct {
 		pods []*podresourcesv1.PodResources
-		want map[string]podresources.Holder
+		want map[string][]podresources.Holder
 	}{
-		"nobody holds a GPU on an idle node": {want: map[string]podresources.Holder{}},
+		"nobody holds a GPU on an idle node": {want: map[string][]podresources.Holder{}},
 		"a pod of two GPUs holds both": {
 			pods: []*podresourcesv1.PodResources{pod("qwen", "nvidia.com/gpu", "GPU-1", "GPU-2")},
-			want: map[string]podresources.Holder{"GPU-1": holder("qwen"), "GPU-2": holder("qwen")},
+			want: map[string][]podresources.Holder{"GPU-1": one(holder("qwen")), "GPU-2": one(holder("qwen"))},
 		},
-		"a time-sliced GPU is known by its own UUID": {
-			pods: []*podresourcesv1.PodResources{pod("slice", "nvidia.com/gpu", "GPU-1::3")},
-			want: map[string]podresources.Holder{"GPU-1": holder("slice")},
+		"a time-sliced GPU is known by its own UUID and held by each of its pods": {
+			pods: []*podresourcesv1.PodResources{pod("slice", "nvidia.com/gpu", "GPU-1::3"), pod("other", "nvidia.com/gpu.shared", "GPU-1::0")},
+			want: map[string][]podresources.Holder{"GPU-1": one(share("slice", "3"), share("other", "0"))},
+		},
+		"GKE calls devices and their shares by the device file": {
+			pods: []*podresourcesv1.PodResources{pod("gke", "nvidia.com/gpu", "nvidia0"), pod("slice", "nvidia.com/gpu", "nvidia1/vgpu2"), pod("mig", "nvidia.com/gpu", "nvidia2/gi3")},
+			want: map[string][]podresources.Holder{"nvidia0": one(holder("gke")), "nvidia1": one(share("slice", "2")), "nvidia2/gi3": one(holder("mig"))},
+		},
+		"a GPU claimed by a ResourceClaim is held too, another driver's device is not": {
+			pods: []*podresourcesv1.PodResources{claim},
+			want: map[string][]podresources.Holder{"nvidia3": one(holder("claimed"))},
 		},
 		"a MIG device counts as a GPU": {
 			pods: []*podresourcesv1.PodResources{pod("mig", "nvidia.com/mig-1g.10gb", "MIG-9")},
-			want: map[string]podresources.Holder{"MIG-9": holder("mig")},
+			want: map[string][]podresources.Holder{"MIG-9": one(holder("mig"))},
 		},
 		"a network card does not": {
 			pods: []*podresourcesv1.PodResources{pod("net", "vendor.example/rdma", "rdma0")},
-			want: map[string]podresources.Holder{},
+			want: map[string][]podresources.Holder{},
 		},
 	}
 	for name, tt := range tests {

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Agent measures what the node agent takes of its node: memory and processor time.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"syscall"
+	"text/tabwriter"
+	"time"
+)
+
+const usage = `Usage: agent [flags]
+
+Runs the real node agent (cmd/node-agent, built from this tree) on a simulated node and
+measures its process, by the kernel's figures, while it samples GPUs, accompanies pods,
+polls for notices, tells a catalog and is scraped every 15 s:
+
+  API server   the real one, with etcd
+  GPUs         simulated behind the real bindings (pkg/gpusim), shared by time-slicing
+  kubelet      its pod resources API over the real protocol, with -pods benchmark pods
+               that each hold a share of a GPU, a checkpoint and a results volume
+  cloud        a metadata service that has no notice
+  catalog      an HTTP server that takes every record
+
+  RSS    resident set, once a second; p50 and largest of the time after -settle. What is
+         not anonymous are pages of the program's file, which the kernel takes back at need
+  CPU    user and system time of the process over that time, as a share of one core
+  growth least-squares slope of the RSS over that time
+
+Needs the programs of the local cluster (localcluster build).
+
+Flags:
+`
+
+type settings struct {
+	gpus, pods       int
+	sample, duration time.Duration
+	settle           time.Duration
+	telemetry, json  string
+}
+
+func main() {
+	var s settings
+	flags := flag.NewFlagSet("agent", flag.ContinueOnError)
+	flags.IntVar(&s.gpus, "gpus", 8, "simulated GPUs")
+	flags.IntVar(&s.pods, "pods", 30, "benchmark pods on the node")
+	flags.DurationVar(&s.sample, "sample", time.Second, "the agent's --sample-interval")
+	flags.DurationVar(&s.duration, "duration", 30*time.Minute, "time that is measured")
+	flags.DurationVar(&s.settle, "settle", 30*time.Second, "time before that")
+	flags.StringVar(&s.telemetry, "telemetry", "dcgm,nvml", "the agent's --telemetry; of several, each is measured in turn")
+	flags.StringVar(&s.json, "json", "", "write the results to this file as well")
+	flags.Usage = func() {
+		fmt.Fprint(flags.Output(), usage)
+		flags.PrintDefaults()
+	}
+	switch err := flags.Parse(os.Args[1:]); {
+	case errors.Is(err, flag.ErrHelp):
+		return
+	case err != nil:
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, s, os.Stdout)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "agent:", err)
+		os.Exit(1)
+	}
+}
+
+// The goals that the results are held against.
+const (
+	goalMiB = 60
+	goalCPU = 1 // % of a core
+)
+
+func run(ctx context.Context, s settings, out io.Writer) error {
+	modes, err := s.modes()
+	if err != nil {
+		return err
+	}
+	var results []result
+	for _, mode := range modes {
+		fmt.Fprintf(os.Stderr, "measuring --telemetry %s for %s\n", mode, s.settle+s.duration)
+		r, err := measure(ctx, s, mode)
+		if err != nil {
+			return fmt.Errorf("--telemetry %s: %w", mode, err)
+		}
+		results = append(results, r)
+	}
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(table, "telemetry\tGPUs\tpods\tsampled every\tfor\tRSS p50\tof it anonymous\tRSS largest\tRSS growth\tCPU\tgoroutines\tseries\t")
+	for _, r := range results {
+		fmt.Fprintf(table, "%s\t%d\t%d\t%s\t%s\t%.1f MiB\t%.1f MiB\t%.1f MiB\t%+.2f MiB/h\t%.2f %%\t%d → %d\t%d → %d\t\n", r.Telemetry, s.gpus, s.pods, s.sample, s.duration,
+			r.RSSP50MiB, r.AnonP50MiB, r.RSSMaxMiB, r.RSSGrowthMiBPerHour, r.CPUPercent, r.GoroutinesFirst, r.GoroutinesLast, r.SeriesFirst, r.SeriesLast)
+	}
+	fmt.Fprintf(table, "goal\t\t\t\t\t\t\t%d MiB\t0\t%d %%\t\t\t\n", goalMiB, goalCPU)
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	if s.json == "" {
+		return nil
+	}
+	data, err := json.MarshalIndent(results, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(s.json, append(data, '\n'), 0o644)
+}
+
+// result is what one measurement found.
+type result struct {
+	Telemetry           string  `json:"telemetry"`
+	GPUs                int     `json:"gpus"`
+	Pods                int     `json:"pods"`
+	SampleSeconds       float64 `json:"sampleSeconds"`
+	Seconds             float64 `json:"seconds"`
+	RSSP50MiB           float64 `json:"rssP50MiB"`
+	RSSMaxMiB           float64 `json:"rssMaxMiB"`
+	AnonP50MiB          float64 `json:"rssAnonP50MiB"`
+	RSSGrowthMiBPerHour float64 `json:"rssGrowthMiBPerHour"`
+	CPUPercent          float64 `json:"cpuPercentOfOneCore"`
+	GoroutinesFirst     int     `json:"goroutinesFirst"`
+	GoroutinesLast      int     `json:"goroutinesLast"`
+	SeriesFirst         int     `json:"seriesFirst"`
+	SeriesLast          int     `json:"seriesLast"`
+}
+
+// reading is one look at the process.
+type reading struct {
+	at        time.Duration
+	rss, anon float64 // MiB
+}
+
+// summarise fills in what the readings of the resident set say.
+func (r *result) summarise(readings []reading) {
+	sizes, anon := make([]float64, len(readings)), make([]float64, len(readings))
+	for i, x := range readings {
+		sizes[i], anon[i] = x.rss, x.anon
+	}
+	r.RSSGrowthMiBPerHour = slope(readings)
+	slices.Sort(sizes)
+	slices.Sort(anon)
+	middle := (len(sizes) - 1) / 2
+	r.RSSP50MiB, r.RSSMaxMiB, r.AnonP50MiB = sizes[middle], sizes[len(sizes)-1], anon[middle]
+}
+
+// slope is the least-squares growth per hour.
+func slope(readings []reading) float64 {
+	var n, x, y, xx, xy float64
+	for _, r := range readings {
+		h := r.at.Hours()
+		n, x, y, xx, xy = n+1, x+h, y+r.rss, xx+h*h, xy+h*r.rss
+	}
+	if d := n*xx - x*x; d > 0 {
+		return (n*xy - x*y) / d
+	}
+	return 0
+}

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// modes are the settings of --telemetry that are measured, if all settings are right.
+func (s settings) modes() ([]string, error) {
+	switch {
+	case s.gpus < 1 || s.gpus > 32:
+		return nil, fmt.Errorf("-gpus is %d, want 1 to 32", s.gpus)
+	case s.pods < 0 || s.pods > 250:
+		return nil, fmt.Errorf("-pods is %d, want 0 to 250", s.pods)
+	case s.duration < 10*time.Second:
+		return nil, fmt.Errorf("-duration is %s, want 10s or more", s.duration)
+	case s.sample < 100*time.Millisecond || s.sample > time.Minute:
+		return nil, fmt.Errorf("-sample is %s, want 100ms to 1m", s.sample)
+	}
+	modes := strings.Split(s.telemetry, ",")
+	for _, m := range modes {
+		if m != "dcgm" && m != "nvml" && m != "off" {
+			return nil, fmt.Errorf("-telemetry has %q, want dcgm, nvml or off, separated by commas", m)
+		}
+	}
+	return modes, nil
+}
+
+// measure runs an agent on a node of its own.
+func measure(ctx context.Context, s settings, mode string) (result, error) {
+	r := result{Telemetry: mode, GPUs: s.gpus, Pods: s.pods, SampleSeconds: s.sample.Seconds(), Seconds: s.duration.Seconds()}
+	dir, err := os.MkdirTemp("", "spotbench-agent")
+	if err != nil {
+		return r, err
+	}
+	defer os.RemoveAll(dir)
+	n, err := startNode(ctx, dir, s)
+	if err != nil {
+		return r, err
+	}
+	defer n.stop()
+	binary := filepath.Join(dir, "node-agent")
+	if out, err := exec.CommandContext(ctx, "go", "build", "-ldflags", "-s -w", "-o", binary, "./cmd/node-agent").CombinedOutput(); err != nil {
+		return r, fmt.Errorf("build the agent: %w\n%s", err, out)
+	}
+	log, err := os.Create(filepath.Join(dir, "agent.log"))
+	if err != nil {
+		return r, err
+	}
+	defer log.Close()
+	agent := exec.CommandContext(ctx, binary, append(n.flags(), "--telemetry", mode, "--sample-interval", s.sample.String())...)
+	agent.Stdout, agent.Stderr = log, log
+	agent.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	agent.Cancel = func() error { return agent.Process.Signal(os.Interrupt) }
+	agent.WaitDelay = 10 * time.Second
+	if err := agent.Start(); err != nil {
+		return r, err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- agent.Wait() }()
+	defer func() { _ = agent.Process.Kill() }()
+	if err := r.watch(ctx, s, agent.Process.Pid, n, ended); err != nil {
+		tail, _ := os.ReadFile(log.Name())
+		return r, fmt.Errorf("%w\nthe end of the agent's log:\n%s", err, tail[max(0, len(tail)-3000):])
+	}
+	if n.taken() == 0 && s.pods > 0 {
+		return r, errors.New("the agent told the catalog nothing, so it did not do its work")
+	}
+	return r, nil
+}
+
+// watch looks at the process once a second, and scrapes it as Prometheus would.
+func (r *result) watch(ctx context.Context, s settings, pid int, n *node, ended <-chan error) error {
+	ticks := time.NewTicker(time.Second)
+	defer ticks.Stop()
+	start := time.Now()
+	var readings []reading
+	var cpu time.Duration
+	var from time.Time
+	for second := 1; ; second++ {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case err := <-ended:
+			return fmt.Errorf("the agent ended: %w", errors.Join(err, errors.New("it should be running")))
+		case <-ticks.C:
+		}
+		used, now, err := look(pid)
+		if err != nil {
+			return err
+		}
+		elapsed := time.Since(start)
+		if elapsed < s.settle {
+			continue
+		}
+		if from.IsZero() {
+			from, cpu = time.Now(), used
+		}
+		now.at = elapsed
+		readings = append(readings, now)
+		if second%15 == 0 || r.SeriesFirst == 0 {
+			if err := r.scrape(ctx, n); err != nil {
+				return err
+			}
+		}
+		if span := time.Since(from); span >= s.duration {
+			r.CPUPercent = 100 * (used - cpu).Seconds() / span.Seconds()
+			r.summarise(readings)
+			return nil
+		}
+	}
+}
+
+// scrape reads both metrics endpoints.
+func (r *result) scrape(ctx context.Context, n *node) error {
+	own, err := get(ctx, "http://"+n.metrics+"/metrics")
+	if err != nil {
+		return err
+	}
+	_, rest, _ := strings.Cut(own, "\ngo_goroutines ")
+	text, _, _ := strings.Cut(rest, "\n")
+	goroutines, err := strconv.Atoi(text)
+	if err != nil {
+		return fmt.Errorf("the agent's metrics have no go_goroutines: %w", err)
+	}
+	gpus, err := get(ctx, "http://"+n.gpuMetrics+"/metrics")
+	if err != nil && r.Telemetry != "off" {
+		return err
+	}
+	series := 1 // so that a first scrape without any is one
+	for line := range strings.Lines(gpus) {
+		if !strings.HasPrefix(line, "#") {
+			series++
+		}
+	}
+	if r.SeriesFirst == 0 {
+		r.GoroutinesFirst, r.SeriesFirst = goroutines, series
+	}
+	r.GoroutinesLast, r.SeriesLast = goroutines, series
+	return nil
+}
+
+func get(ctx context.Context, url string) (string, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	if err != nil {
+		return "", err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", url, resp.Status)
+	}
+	return string(body), err
+}
+
+// look reads a process's CPU time and, in MiB, its resident set and how much of that
+// is its own and not pages of the program's file.
+func look(pid int) (cpu time.Duration, r reading, err error) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, r, err
+	}
+	// The name, in brackets, may have blanks; fields 14 and 15 are the times in 10 ms.
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	var ticks int64
+	for _, field := range fields[11:13] {
+		n, err := strconv.ParseInt(field, 10, 64)
+		if err != nil {
+			return 0, r, fmt.Errorf("/proc/%d/stat: %w", pid, err)
+		}
+		ticks += n
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, r, err
+	}
+	for line := range strings.Lines(string(status)) {
+		for name, to := range map[string]*float64{"VmRSS:": &r.rss, "RssAnon:": &r.anon} {
+			if value, ok := strings.CutPrefix(line, name); ok {
+				kib, err := strconv.ParseFloat(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 64)
+				if err != nil {
+					return 0, r, fmt.Errorf("/proc/%d/status: %w", pid, err)
+				}
+				*to = kib / 1024
+			}
+		}
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond, r, nil
+}
