@@ -294,8 +294,47 @@ func TestWorkflowsAreSuspendedAndResumed(t *testing.T) {
 				}
 			})
 			suspendedAndResumed(t, c)
+			if kind == "atomic" {
+				t.Run("though the agent of the node and the leader are dead", func(t *testing.T) {
+					givenUp(t, &cluster{t: t, config: c.config, admin: c.admin, objects: c.objects})
+				})
+			}
 		})
 	}
+}
+
+// givenUp has a hold whose agent never releases it, and a Lease whose holder never
+// renews it: the machine of both is gone.
+func givenUp(t *testing.T, c *cluster) {
+	leases := c.admin.CoordinationV1().Leases("spotbench-system")
+	lease, err := leases.Get(t.Context(), workflow.LeaseName, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead, seconds, now := "n9", int32(15), metav1.NowMicro()
+	lease.Spec.HolderIdentity, lease.Spec.LeaseDurationSeconds, lease.Spec.AcquireTime, lease.Spec.RenewTime = &dead, &seconds, &now, &now
+	if _, err := leases.Update(t.Context(), lease, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	survivor, events := c.keeper("n1")
+	running(t, always, survivor)
+	c.create("orphan")
+	dying, _ := c.keeper("n9")
+	start := time.Now()
+	if _, err := dying.Suspend(t.Context(), "gpu-workloads", "orphan", notice("n9", "six", 2*time.Second, "p")); err != nil {
+		t.Fatal(err)
+	}
+	deadline := start.Add(time.Minute)
+	for c.state("orphan").Suspended && time.Now().Before(deadline) {
+		time.Sleep(100 * time.Millisecond)
+	}
+	// 2 s to the machine's end and 30 s more; the leader looks every 5 s at what is not ripe.
+	if took := time.Since(start); took < 32*time.Second || took > 39*time.Second {
+		t.Errorf("resumed after %s, want 32 to 39 s", took)
+	}
+	c.eventually("the event", func() bool {
+		return len(said(events, "Warning ResumedAfterInterruption resumed: the agent of n9 has not reported in 30s since its machine's end")) == 1
+	})
 }
 
 func suspendedAndResumed(t *testing.T, c *cluster) {
