@@ -163,7 +163,7 @@ func (a *argo) events(name, reason string) []string {
 func (a *argo) assertEvent(name, reason, text string) {
 	a.t.Helper()
 	var got []string
-	eventually(a.t, 10*time.Second, "the event "+reason+" on "+name, func() bool { got = a.events(name, reason); return len(got) > 0 })
+	eventually(a.t, 90*time.Second, "the event "+reason+" on "+name, func() bool { got = a.events(name, reason); return len(got) > 0 })
 	if len(got) != 1 || !strings.Contains(got[0], text) {
 		a.t.Errorf("events of %s: %q, want one with %q", name, got, text)
 	}
@@ -177,16 +177,15 @@ func (a *argo) pods(name string) string {
 	}
 	var lines []string
 	for _, p := range list.Items {
-		line := p.Name + " on " + p.Spec.NodeName + ": " + string(p.Status.Phase) + " " + p.Status.Message
+		lines = append(lines, p.Name+" on "+p.Spec.NodeName+": "+string(p.Status.Phase)+" "+p.Status.Message)
 		for _, s := range append(p.Status.InitContainerStatuses, p.Status.ContainerStatuses...) {
 			if w := s.State.Waiting; w != nil {
-				line += "; " + s.Name + " waits: " + w.Reason + " " + w.Message
+				lines = append(lines, "  "+s.Name+" waits: "+w.Reason+" "+w.Message)
 			}
 			if e := s.State.Terminated; e != nil && e.ExitCode != 0 {
-				line += "; " + s.Name + " ended: " + e.Reason + " " + e.Message
+				lines = append(lines, "  "+s.Name+" ended: "+e.Reason+" "+e.Message)
 			}
 		}
-		lines = append(lines, line)
 	}
 	return strings.Join(lines, "\n")
 }
@@ -328,6 +327,7 @@ func TestWorkflowsThatAreSomebodyElsesBusinessAreLeftAsTheyAre(t *testing.T) {
 	a.patch("shut-down", "argo", `{"spec":{"shutdown":"Terminate"}}`)
 
 	t.Run("a shutdown takes effect, since the suspension is lifted", func(t *testing.T) {
+		t.Parallel()
 		a := &argo{t: t, workflows: a.workflows}
 		a.awaitPhase("shut-down", "Failed")
 		if s := a.state("shut-down"); s.Suspended || s.Ours {
@@ -336,6 +336,7 @@ func TestWorkflowsThatAreSomebodyElsesBusinessAreLeftAsTheyAre(t *testing.T) {
 		a.assertEvent("shut-down", workflow.ReasonLeftShuttingDown, "the workflow is being shut down (Terminate): no longer suspended")
 	})
 	t.Run("an approval gate waits for its person, while the interrupted sweep goes on elsewhere", func(t *testing.T) {
+		t.Parallel()
 		a := &argo{t: t, workflows: a.workflows}
 		a.assertEvent("with-a-gate", workflow.ReasonResumed, "Still waiting for a person: approve")
 		run := a.run("with-a-gate", 1)
@@ -355,6 +356,7 @@ func TestWorkflowsThatAreSomebodyElsesBusinessAreLeftAsTheyAre(t *testing.T) {
 		a.awaitPhase("with-a-gate", "Succeeded")
 	})
 	t.Run("what a person suspended stays suspended until they resume it, and goes on then", func(t *testing.T) {
+		t.Parallel()
 		a := &argo{t: t, workflows: a.workflows}
 		a.assertEvent("suspended-by-hand", workflow.ReasonLeftSuspended, "kubectl-patch suspended this workflow, so it stays suspended")
 		if s := a.state("suspended-by-hand"); !s.Suspended || s.Ours || len(s.Holds) > 0 {
@@ -369,6 +371,7 @@ func TestWorkflowsThatAreSomebodyElsesBusinessAreLeftAsTheyAre(t *testing.T) {
 		}
 	})
 	t.Run("a pod that nothing starts again may run on, and finishes in time", func(t *testing.T) {
+		t.Parallel()
 		a := &argo{t: t, workflows: a.workflows}
 		a.assertEvent("without-retry", workflow.ReasonNotRetried, "its template has no retryStrategy")
 		a.awaitPhase("without-retry", "Succeeded")
