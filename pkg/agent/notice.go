@@ -586,18 +586,3 @@ func (a *Agent) ClearStale(ctx context.Context, quiet func() bool) {
 func (a *Agent) nodeEvent(kind, reason, message string) {
 	a.events.Event(&corev1.ObjectReference{Kind: "Node", APIVersion: "v1", Name: a.cfg.Node}, kind, reason, message)
 }
-
-// retry calls do until it succeeds or ctx ends.
-func retry(ctx context.Context, pause time.Duration, do func() error) error {
-	for {
-		err := do()
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return errors.Join(err, ctx.Err())
-		}
-	}
-}
