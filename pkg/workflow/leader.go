@@ -190,17 +190,20 @@ func (k *Keeper) lead(ctx context.Context) {
 // the clock of the node that wrote them may be wrong, and is not needed.
 type sightings struct {
 	mu    *sync.Mutex
-	holds map[types.NamespacedName]map[sighting]time.Time
-	// unripe are the workflows with a hold that is not released.
-	unripe map[types.NamespacedName]map[sighting]Hold
-	news   chan struct{}
+	holds map[types.NamespacedName]map[sighting]observed
+	news  chan struct{}
 }
 
+// sighting is what tells one hold of a workflow from another.
 type sighting struct{ node, notice string }
 
+type observed struct {
+	since time.Time
+	hold  Hold
+}
+
 func newSightings() sightings {
-	return sightings{mu: &sync.Mutex{}, holds: map[types.NamespacedName]map[sighting]time.Time{},
-		unripe: map[types.NamespacedName]map[sighting]Hold{}, news: make(chan struct{}, 1)}
+	return sightings{mu: &sync.Mutex{}, holds: map[types.NamespacedName]map[sighting]observed{}, news: make(chan struct{}, 1)}
 }
 
 func (s *sightings) see(object any) {
@@ -212,7 +215,7 @@ func (s *sightings) see(object any) {
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	holds, unripe := map[sighting]time.Time{}, map[sighting]Hold{}
+	holds := map[sighting]observed{}
 	for name, value := range m.Annotations {
 		node, ok := strings.CutPrefix(name, AnnotationPrefix)
 		if !ok {
@@ -220,16 +223,13 @@ func (s *sightings) see(object any) {
 		}
 		hold, _ := ParseHold(value)
 		which := sighting{node, hold.Notice}
-		since, known := s.holds[key][which]
-		if !known {
-			since = now
+		since := now
+		if known, ok := s.holds[key][which]; ok {
+			since = known.since
 		}
-		holds[which] = since
-		if !hold.Released {
-			unripe[which] = hold
-		}
+		holds[which] = observed{since, hold}
 	}
-	s.holds[key], s.unripe[key] = holds, unripe
+	s.holds[key] = holds
 	select {
 	case s.news <- struct{}{}:
 	default: // there are unread news already
@@ -245,7 +245,6 @@ func (s *sightings) forget(object any) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		delete(s.holds, key)
-		delete(s.unripe, key)
 	}
 }
 
@@ -253,19 +252,19 @@ func (s *sightings) forget(object any) {
 func (s *sightings) since(key types.NamespacedName, node, notice string) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	since, known := s.holds[key][sighting{node, notice}]
-	if !known {
+	known, ok := s.holds[key][sighting{node, notice}]
+	if !ok {
 		return 0
 	}
-	return time.Since(since)
+	return time.Since(known.since)
 }
 
 // ripe says whether every hold of the workflow is released or has to be given up.
 func (s *sightings) ripe(key types.NamespacedName) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for which, hold := range s.unripe[key] {
-		if time.Since(s.holds[key][which]) < hold.window()+GiveUpAfter {
+	for _, o := range s.holds[key] {
+		if !o.hold.Released && time.Since(o.since) < o.hold.window()+GiveUpAfter {
 			return false
 		}
 	}
