@@ -127,8 +127,12 @@ func (a *argo) phase(name string) string {
 func (a *argo) awaitPhase(name, want string) {
 	a.t.Helper()
 	deadline := time.Now().Add(3 * time.Minute)
-	for a.phase(name) != want {
-		if phase := a.phase(name); phase == "Succeeded" || phase == "Failed" || phase == "Error" || time.Now().After(deadline) {
+	for {
+		phase := a.phase(name)
+		if phase == want {
+			return
+		}
+		if phase == "Succeeded" || phase == "Failed" || phase == "Error" || time.Now().After(deadline) {
 			message, _, _ := unstructured.NestedString(a.get(name).Object, "status", "message")
 			a.t.Fatalf("workflow %s is %s (%s), want %s; its pods:\n%s\nits events:\n%s", name, phase, message, want, a.pods(name), strings.Join(a.events(name, ""), "\n"))
 		}
