@@ -4,6 +4,7 @@ package platform_test
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -21,15 +22,10 @@ import (
 	"github.com/spotbench/spotbench/pkg/workflow"
 )
 
-// interruptedNode is the one that the notices of these tests are about; the A100s of
-// another take over.
-const interruptedNode, takingOver = "a100-spot-0", "a100-od-0"
-
 // installWorkflows installs Argo Workflows on the stage, once for all tests.
 var installWorkflows = sync.OnceValue(func() error { return stage.InstallWorkflows(stageContext) })
 
-// argo is the stage with Argo Workflows on it, and a notice to its node that is taken
-// back at the end of the test.
+// argo is the stage with Argo Workflows on it.
 type argo struct {
 	t         *testing.T
 	workflows dynamic.ResourceInterface
@@ -37,7 +33,8 @@ type argo struct {
 	pipeline map[string]any
 }
 
-func withWorkflows(t *testing.T) *argo {
+// withWorkflows takes back what the cloud says of the node at the end of the test.
+func withWorkflows(t *testing.T, interrupted string) *argo {
 	t.Helper()
 	if err := installWorkflows(); err != nil {
 		t.Fatal(err)
@@ -53,7 +50,7 @@ func withWorkflows(t *testing.T) *argo {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := stage.Cluster.Withdraw(cleanupContext(t), interruptedNode); err != nil {
+		if err := stage.Cluster.Withdraw(cleanupContext(t), interrupted); err != nil {
 			t.Error(err)
 		}
 	})
@@ -77,8 +74,12 @@ func (a *argo) create(name string, spec map[string]any) {
 	}
 }
 
-// sweep is a workflow of the pipeline's sweep alone: 50 requests one after the other,
-// some 40 seconds. change may change that template, and the spec as a whole.
+// requests of a sweep are made one after the other: some 40 s on an L4, half of that on
+// an A100.
+const requests = 24
+
+// sweep is a workflow of the pipeline's sweep alone, first on L4 and then on A100. change
+// may change that template, and the spec as a whole.
 func (a *argo) sweep(name string, change func(sweep, spec map[string]any)) {
 	a.t.Helper()
 	spec := (&unstructured.Unstructured{Object: a.pipeline}).DeepCopy().Object
@@ -86,7 +87,7 @@ func (a *argo) sweep(name string, change func(sweep, spec map[string]any)) {
 	arguments, _, _ := unstructured.NestedSlice(spec, "arguments", "parameters")
 	for _, p := range arguments {
 		parameter := p.(map[string]any)
-		if value, ok := map[string]string{"gpu-model": "A100-80GB", "concurrency": "1", "requests": "50"}[parameter["name"].(string)]; ok {
+		if value, ok := map[string]string{"gpu-model": "L4-24GB, A100-80GB", "concurrency": "1", "requests": strconv.Itoa(requests)}[parameter["name"].(string)]; ok {
 			parameter["value"] = value
 		}
 	}
@@ -197,7 +198,7 @@ func (a *argo) pods(name string) string {
 // awaitMeasuring waits until the sweep's pod measures on the node.
 func (a *argo) awaitMeasuring(name, node string) {
 	a.t.Helper()
-	eventually(a.t, 90*time.Second, name+" to measure on "+node, func() bool {
+	eventually(a.t, 3*time.Minute, name+" to measure on "+node, func() bool {
 		list, err := stage.Client.CoreV1().Pods(workloads).List(a.t.Context(), metav1.ListOptions{LabelSelector: "workflows.argoproj.io/workflow=" + name})
 		if err != nil {
 			return false
@@ -225,7 +226,7 @@ func (a *argo) run(name string, results int) catalog.Detail {
 }
 
 // assertMeasuredOnce wants each point of the sweep once, with every request counted once.
-func (a *argo) assertMeasuredOnce(run catalog.Detail, points int, requests int64) {
+func (a *argo) assertMeasuredOnce(run catalog.Detail, points int, asked int64) {
 	a.t.Helper()
 	levels := map[int64]int{}
 	for _, result := range run.Results {
@@ -237,8 +238,8 @@ func (a *argo) assertMeasuredOnce(run catalog.Detail, points int, requests int64
 		for _, segment := range result.Spotbench.Segments {
 			measured += segment.Completed
 		}
-		if result.Completed != requests || measured != requests {
-			a.t.Errorf("%s: %d requests in the result and %d in its segments, want %d", result.File, result.Completed, measured, requests)
+		if result.Completed != asked || measured != asked {
+			a.t.Errorf("%s: %d requests in the result and %d in its segments, want %d", result.File, result.Completed, measured, asked)
 		}
 	}
 	if len(run.Results) != points || len(levels) != points {
@@ -247,8 +248,8 @@ func (a *argo) assertMeasuredOnce(run catalog.Detail, points int, requests int64
 }
 
 func TestAnInterruptedWorkflowFinishesAndMeasuresEachPointOnce(t *testing.T) {
-	a := withWorkflows(t)
-	const name = "nightly"
+	const name, interruptedNode, takingOver = "nightly", "a100-spot-0", "a100-od-0"
+	a := withWorkflows(t, interruptedNode)
 	a.create(name, map[string]any{
 		"workflowTemplateRef": map[string]any{"name": "benchmark-pipeline"},
 		"arguments":           parameters(map[string]string{"gpu-model": "A100-80GB", "concurrency": "1,2,4", "requests": "24"}),
@@ -306,7 +307,9 @@ func TestAnInterruptedWorkflowFinishesAndMeasuresEachPointOnce(t *testing.T) {
 }
 
 func TestWorkflowsThatAreSomebodyElsesBusinessAreLeftAsTheyAre(t *testing.T) {
-	a := withWorkflows(t)
+	// Another node than in the test before, whose notice may not be forgotten yet.
+	const interruptedNode = "l4-spot-0"
+	a := withWorkflows(t, interruptedNode)
 	a.sweep("suspended-by-hand", nil)
 	a.sweep("with-a-gate", func(_, spec map[string]any) {
 		spec["entrypoint"] = "gated"
@@ -344,9 +347,9 @@ func TestWorkflowsThatAreSomebodyElsesBusinessAreLeftAsTheyAre(t *testing.T) {
 		a := &argo{t: t, workflows: a.workflows}
 		a.assertEvent("with-a-gate", workflow.ReasonResumed, "Still waiting for a person: approve")
 		run := a.run("with-a-gate", 1)
-		a.assertMeasuredOnce(run, 1, 50)
-		if !slices.Equal(run.Nodes, []string{interruptedNode, takingOver}) {
-			t.Errorf("measured on %v", run.Nodes)
+		a.assertMeasuredOnce(run, 1, requests)
+		if len(run.Nodes) != 2 || run.Nodes[0] != interruptedNode {
+			t.Errorf("measured on %v, want it begun on %s and finished on another node", run.Nodes, interruptedNode)
 		}
 		if s := a.state("with-a-gate"); len(s.Gates) != 1 || s.Finished {
 			t.Fatalf("the gate was opened: %+v", s)
@@ -369,9 +372,9 @@ func TestWorkflowsThatAreSomebodyElsesBusinessAreLeftAsTheyAre(t *testing.T) {
 		a.patch("suspended-by-hand", "kubectl-patch", `{"spec":{"suspend":null}}`)
 		a.awaitPhase("suspended-by-hand", "Succeeded")
 		run := a.run("suspended-by-hand", 1)
-		a.assertMeasuredOnce(run, 1, 50)
-		if !slices.Equal(run.Nodes, []string{interruptedNode, takingOver}) {
-			t.Errorf("measured on %v", run.Nodes)
+		a.assertMeasuredOnce(run, 1, requests)
+		if len(run.Nodes) != 2 || run.Nodes[0] != interruptedNode {
+			t.Errorf("measured on %v, want it begun on %s and finished on another node", run.Nodes, interruptedNode)
 		}
 	})
 	t.Run("a pod that nothing starts again may run on, and finishes in time", func(t *testing.T) {
@@ -380,7 +383,7 @@ func TestWorkflowsThatAreSomebodyElsesBusinessAreLeftAsTheyAre(t *testing.T) {
 		a.assertEvent("without-retry", workflow.ReasonNotRetried, "its template has no retryStrategy")
 		a.awaitPhase("without-retry", "Succeeded")
 		run := a.run("without-retry", 1)
-		a.assertMeasuredOnce(run, 1, 50)
+		a.assertMeasuredOnce(run, 1, requests)
 		if !slices.Equal(run.Nodes, []string{interruptedNode}) {
 			t.Errorf("measured on %v, want %s alone", run.Nodes, interruptedNode)
 		}
