@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -64,4 +65,65 @@ func TestTheDemosJobsAgreeWithThePodContractAndTheFlags(t *testing.T) {
 			}
 		})
 	}
+}
+
+// So must the sweep of the benchmark pipeline, with the parameters that it comes with.
+func TestThePipelinesSweepAgreesWithThePodContractAndTheFlags(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "manifests", "workflows", "pipeline.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var template struct {
+		Spec struct {
+			Arguments struct {
+				Parameters []struct{ Name, Value string }
+			}
+			Templates []struct {
+				Name      string
+				Metadata  struct{ Annotations map[string]string }
+				Container *corev1.Container
+				Volumes   []corev1.Volume
+			}
+		}
+	}
+	if err := yaml.Unmarshal(text, &template); err != nil {
+		t.Fatal(err)
+	}
+	values := []string{"{{workflow.name}}", "nightly"}
+	for _, p := range template.Spec.Arguments.Parameters {
+		values = append(values, "{{workflow.parameters."+p.Name+"}}", p.Value)
+	}
+	fill := strings.NewReplacer(values...)
+	for _, step := range template.Spec.Templates {
+		if step.Name != "sweep" {
+			continue
+		}
+		for name, value := range step.Metadata.Annotations {
+			step.Metadata.Annotations[name] = fill.Replace(value)
+		}
+		spec, err := benchspec.Parse(step.Metadata.Annotations)
+		if err != nil {
+			t.Fatal(err)
+		}
+		args := strings.Fields(fill.Replace(strings.Join(step.Container.Args, "\n")))
+		cmd := command()
+		if err := cmd.ParseFlags(args); err != nil {
+			t.Fatal(err)
+		}
+		for flag, want := range map[string]string{
+			"checkpoint-dir": spec.CheckpointPath, "results-dir": spec.ResultsPath, "model": spec.Model, "benchmark": spec.Benchmark,
+		} {
+			if got := cmd.Flag(flag).Value.String(); got != want {
+				t.Errorf("--%s=%s, but the annotation says %q", flag, got, want)
+			}
+		}
+		if spec.Run != "nightly" {
+			t.Errorf("run %q, want the workflow's name", spec.Run)
+		}
+		if len(step.Container.Command) == 0 {
+			t.Error("no command: Argo would look for it in a registry")
+		}
+		return
+	}
+	t.Fatal("no template sweep")
 }

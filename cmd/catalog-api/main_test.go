@@ -132,6 +132,21 @@ func TestAFileImportedOverTLSIsOnThePageAndStillThereAfterARestart(t *testing.T)
 	if out, err := execute(t.Context(), "healthcheck", "--url", "http://"+plain+"/readyz"); err != nil {
 		t.Error(out, err)
 	}
+	// The import made the run with the status succeeded.
+	if out, err := execute(t.Context(), "await", "--server", "http://"+plain, "--run", "lab/imported", "--results", "1"); err != nil || out != "lab/imported: succeeded, 1 results\n" {
+		t.Error(out, err)
+	}
+	for args, want := range map[string]string{
+		"--run lab/imported --results 2 --timeout 100ms": "it is succeeded with 1 of 2 results",
+		"--run lab/absent --results 1 --timeout 100ms":   "the catalog has no such run",
+	} {
+		if out, err := execute(t.Context(), append([]string{"await", "--server", "http://" + plain}, strings.Fields(args)...)...); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("await %s: %s %v, want an error with %q", args, out, err, want)
+		}
+	}
+	if out, err := execute(t.Context(), "report", "--server", "http://"+plain, "--run", "lab/imported"); err != nil || !strings.Contains(out, "| c4.json | 10/10") || !strings.Contains(out, "Validity: ") {
+		t.Error(out, err)
+	}
 	if page := get(t, "http://"+plain+"/"); !strings.Contains(page, "org/imported") {
 		t.Error("the page does not list the run")
 	}
@@ -186,6 +201,8 @@ func TestWhatTheFlagsCannotMeanIsRefusedWithTheFlagsName(t *testing.T) {
 			"database URL"},
 		"a migration without database": {[]string{"migrate", "up"}, "--database-url is empty"},
 		"a CA that is no certificate":  {[]string{"import", "--run", "a", "--ca", "main.go", "f"}, "--ca: authority of the catalog's certificate, main.go"},
+		"a run without a namespace":    {[]string{"report", "--run", "nightly-7"}, `--run "nightly-7" is no key`},
+		"no number of results":         {[]string{"await", "--run", "a/b"}, "--results 0"},
 		"a certificate without a name": {[]string{"certs", "--out", t.TempDir()}, "--dns"},
 	}
 	for name, tt := range tests {

@@ -72,6 +72,7 @@ running afterwards, so that you can look around; remove it with
 	flags.StringVar(&opts.CacheDir, "cache", "", "directory for built programs and images (default: the user's cache directory)")
 	flags.StringVar(&opts.DataDir, "data", os.Getenv("SPOTBENCH_DATA"), "reference data whose bench-results are imported too, if there (env SPOTBENCH_DATA)")
 	flags.StringVar(&out, "out", "_out/demo.json", "where the measured report goes")
+	flags.BoolVar(&opts.Workflows, "workflows", false, "install Argo Workflows and the benchmark pipeline too (minutes more the first time)")
 	flags.DurationVar(&opts.Notice, "notice", demo.DefaultNotice, "time between the spot notice and the machine's end (AWS: 2m)")
 	flags.BoolVar(&installOnly, "install-only", false, "start the cluster and install Spotbench, and submit no benchmark")
 	return cmd

@@ -37,6 +37,8 @@ type config struct {
 	maintenance     time.Duration
 	maintenanceLead time.Duration
 	acknowledge     bool
+	workflows       bool
+	namespace       string
 	kubeletRoot     string
 	containerSocket string
 	stateDir        string
@@ -67,6 +69,8 @@ func (c *config) flags(f *pflag.FlagSet) {
 	f.DurationVar(&c.maintenance, "gcp-maintenance-notice", gcp.DefaultMaintenanceNotice, "time from Compute Engine's notice of host maintenance to the maintenance (it gives instances with GPUs 1h)")
 	f.DurationVar(&c.maintenanceLead, "maintenance-lead", 10*time.Minute, "how long before planned maintenance pods are interrupted")
 	f.BoolVar(&c.acknowledge, "acknowledge", true, "tell a cloud that waits (Azure) to go ahead once every pod is saved and gone")
+	f.BoolVar(&c.workflows, "workflows", true, "suspend the Argo Workflows of interrupted pods until they are saved")
+	f.StringVar(&c.namespace, "namespace", env("POD_NAMESPACE", "spotbench-system"), "namespace of the agents' Lease (env POD_NAMESPACE)")
 	f.StringVar(&c.kubeletRoot, "kubelet-root", "/var/lib/kubelet", "the kubelet's directory")
 	f.StringVar(&c.containerSocket, "container-runtime", "/run/containerd/containerd.sock", "socket of the container runtime")
 	f.StringVar(&c.stateDir, "state-dir", "/var/lib/spotbench", "directory for records that the catalog does not have yet")
@@ -80,6 +84,13 @@ func (c *config) flags(f *pflag.FlagSet) {
 	f.StringVar(&c.listen, "listen", ":9808", "address of /healthz, /readyz and /metrics")
 	f.StringVar(&c.kubeconfig, "kubeconfig", "", "kubeconfig (default: the pod's own credentials)")
 	f.StringVar(&c.logLevel, "log-level", "info", "debug, info, warn or error")
+}
+
+func env(name, fallback string) string {
+	if value := os.Getenv(name); value != "" {
+		return value
+	}
+	return fallback
 }
 
 // fromEnvironment fills flags that were not given from SPOTBENCH_ variables.

@@ -14,9 +14,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/klog/v2"
 
 	"github.com/spotbench/spotbench/pkg/agent"
 	"github.com/spotbench/spotbench/pkg/agent/cri"
@@ -32,6 +37,7 @@ import (
 	"github.com/spotbench/spotbench/pkg/telemetry/monitor"
 	"github.com/spotbench/spotbench/pkg/telemetry/podresources"
 	"github.com/spotbench/spotbench/pkg/version"
+	"github.com/spotbench/spotbench/pkg/workflow"
 )
 
 func runCommand() *cobra.Command {
@@ -61,7 +67,12 @@ func runCommand() *cobra.Command {
 
 func run(ctx context.Context, c config, log *slog.Logger) error {
 	log.Info("starting", "version", version.String())
-	client, err := kubernetesClient(c.kubeconfig)
+	klog.SetSlogLogger(log) // what client-go has to say
+	cluster, err := clusterConfig(c.kubeconfig)
+	if err != nil {
+		return err
+	}
+	client, err := kubernetes.NewForConfig(cluster)
 	if err != nil {
 		return err
 	}
@@ -104,7 +115,22 @@ func run(ctx context.Context, c config, log *slog.Logger) error {
 	if err := os.RemoveAll(hold); err != nil {
 		return fmt.Errorf("what an earlier agent held: %w", err)
 	}
-	a, err := agent.New(agent.Config{Node: c.node, KubeletRoot: c.kubeletRoot, HoldDir: hold, MaintenanceLead: c.maintenanceLead}, client, store, containers, gpus, queue, registry, log)
+	settings := agent.Config{Node: c.node, KubeletRoot: c.kubeletRoot, HoldDir: hold, MaintenanceLead: c.maintenanceLead}
+	var workflows *workflow.Keeper
+	if err := workflow.CheckNode(c.node); err != nil && c.workflows {
+		log.Warn("no workflow is suspended on a notice to this node", "error", err)
+	} else if c.workflows {
+		events := record.NewBroadcaster()
+		defer events.Shutdown()
+		events.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: client.CoreV1().Events("")})
+		workflows, err = workflow.NewKeeper(workflow.Config{Node: c.node, Namespace: c.namespace, Cluster: cluster, Metrics: registry, Log: log,
+			Events: events.NewRecorder(scheme.Scheme, corev1.EventSource{Component: agent.Component, Host: c.node})})
+		if err != nil {
+			return fmt.Errorf("suspending workflows: %w", err)
+		}
+		settings.Workflows = workflows
+	}
+	a, err := agent.New(settings, client, store, containers, gpus, queue, registry, log)
 	if err != nil {
 		return err
 	}
@@ -128,6 +154,9 @@ func run(ctx context.Context, c config, log *slog.Logger) error {
 	}
 	if c.gpuHealth && c.telemetry != telemetryOff {
 		group.Go(func() error { a.WatchGPUs(ctx, gpus.Health); return nil })
+	}
+	if workflows != nil {
+		group.Go(func() error { workflows.Run(ctx, func() bool { return !a.Threatened() }); return nil })
 	}
 	group.Go(func() error {
 		watcher.Run(ctx, func(event interruption.Event) {
@@ -191,7 +220,7 @@ func ensureBucket(ctx context.Context, url string, log *slog.Logger) {
 	}
 }
 
-func kubernetesClient(kubeconfig string) (kubernetes.Interface, error) {
+func clusterConfig(kubeconfig string) (*rest.Config, error) {
 	config, err := rest.InClusterConfig()
 	if kubeconfig != "" {
 		config, err = clientcmd.BuildConfigFromFlags("", kubeconfig)
@@ -201,7 +230,7 @@ func kubernetesClient(kubeconfig string) (kubernetes.Interface, error) {
 	}
 	config.UserAgent = "spotbench-node-agent/" + version.Release()
 	config.QPS, config.Burst = 50, 100 // a notice is no time to be throttled by oneself
-	return kubernetes.NewForConfig(config)
+	return config, nil
 }
 
 func buildInfo() prometheus.Collector {

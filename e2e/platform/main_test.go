@@ -17,8 +17,12 @@ import (
 	"github.com/spotbench/spotbench/pkg/localcluster"
 )
 
-// stage is the installed platform that all tests of this package share.
-var stage *demo.Stage
+// stage is the installed platform that all tests of this package share, until
+// stageContext ends.
+var (
+	stage        *demo.Stage
+	stageContext context.Context
+)
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
@@ -29,6 +33,7 @@ func run(m *testing.M) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	stageContext = ctx
 	var err error
 	stage, err = demo.Prepare(ctx, demo.Options{Cluster: "e2e", Root: "../..", Output: os.Stdout,
 		DataDir: os.Getenv("SPOTBENCH_DATA"), Notice: demo.DefaultNotice})

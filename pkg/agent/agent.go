@@ -58,6 +58,8 @@ type Config struct {
 	// InstanceInterval (5 min) is the time between signs of life of this machine,
 	// by which the catalog knows how long it lived.
 	InstanceInterval time.Duration
+	// Workflows suspends the workflows of interrupted pods; nil where none can be.
+	Workflows Workflows
 }
 
 func (c *Config) setDefaults() {

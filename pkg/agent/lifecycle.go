@@ -92,7 +92,7 @@ func giveTo(dir string, pod *corev1.Pod) error {
 	if c := pod.Spec.SecurityContext; c != nil && c.RunAsUser != nil {
 		uid = int(*c.RunAsUser)
 	}
-	if c := pod.Spec.Containers[0].SecurityContext; c != nil && c.RunAsUser != nil {
+	if c := mainSpec(pod).SecurityContext; c != nil && c.RunAsUser != nil {
 		uid = int(*c.RunAsUser)
 	}
 	// Below the root, because the pod may swap a directory for a link meanwhile.
@@ -168,7 +168,7 @@ func (w *workload) runRecord(status catalog.Status) catalog.Run {
 	p := w.placement
 	run := catalog.Run{
 		Namespace: pod.Namespace, PodName: pod.Name, PodUID: string(pod.UID),
-		Model: w.spec.Model, Benchmark: w.spec.Benchmark, Image: pod.Spec.Containers[0].Image, Status: status,
+		Model: w.spec.Model, Benchmark: w.spec.Benchmark, Image: mainSpec(pod).Image, Status: status,
 		GPUModel: p.GPUModel, GPUCount: p.GPUCount, Node: w.a.cfg.Node, Zone: p.Zone, Region: p.Region, InstanceType: p.InstanceType,
 		CapacityType: p.CapacityType, USDPerHour: p.USDPerHour, OnDemandUSDPerHour: p.OnDemandUSDPerHour,
 		PlacementReason: p.Reason, StartedAt: startedAt(pod),

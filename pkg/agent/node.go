@@ -5,6 +5,7 @@ package agent
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -160,4 +161,19 @@ func (o nodeObject) patchCondition(ctx context.Context, kind corev1.NodeConditio
 		return fmt.Errorf("set the condition of node %s: %w", o.name, err)
 	}
 	return nil
+}
+
+// retry calls do until it succeeds or ctx ends.
+func retry(ctx context.Context, pause time.Duration, do func() error) error {
+	for {
+		err := do()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return errors.Join(err, ctx.Err())
+		}
+	}
 }

@@ -86,11 +86,15 @@ func (a *Agent) HandleNotice(ctx context.Context, n interruption.Notice) bool {
 	var left atomic.Int32
 	var all sync.WaitGroup
 	all.Go(func() { a.warnCluster(ctx, n) })
+	holds := a.holdWorkflows(ctx, n)
 	all.Go(func() {
 		a.eachWorkload(func(w *workload) {
-			if !w.interrupt(ctx, n) {
+			pod, _, _ := w.state()
+			h := holds[pod.UID]
+			if !w.interrupt(ctx, n, h) {
 				left.Add(1)
 			}
+			h.left(ctx, pod.Name, w.currentNotice() == n.ID)
 		})
 	})
 	all.Wait()
@@ -233,7 +237,7 @@ func (w *workload) claim(n interruption.Notice) bool {
 
 // interrupt saves the pod, has it evicted, and saves what it wrote on its way out. It
 // reports whether the pod has stopped with all that it wrote saved.
-func (w *workload) interrupt(ctx context.Context, n interruption.Notice) bool {
+func (w *workload) interrupt(ctx context.Context, n interruption.Notice, h *hold) bool {
 	if !w.claim(n) {
 		w.log.Info("another notice takes the machine sooner; the pod is left to that", "notice", n.ID)
 		return false
@@ -268,6 +272,12 @@ func (w *workload) interrupt(ctx context.Context, n interruption.Notice) bool {
 		}
 	}
 
+	if !h.retries(ctx, pod.Name) && w.stay(ctx, plan) {
+		record.WorkLostSeconds, record.Outcome = new(float64), "saved"
+		w.a.records.interruption(w.run, n.ID, record)
+		log.Info("finished before the machine's end", "phase", "record", "outcome", record.Outcome)
+		return true
+	}
 	if !w.evict(ctx, plan, log.Info) && errors.Is(context.Cause(ctx), errWithdrawn) {
 		w.spared(n.ID)
 		return false
@@ -575,19 +585,4 @@ func (a *Agent) ClearStale(ctx context.Context, quiet func() bool) {
 // nodeEvent records an event about this node.
 func (a *Agent) nodeEvent(kind, reason, message string) {
 	a.events.Event(&corev1.ObjectReference{Kind: "Node", APIVersion: "v1", Name: a.cfg.Node}, kind, reason, message)
-}
-
-// retry calls do until it succeeds or ctx ends.
-func retry(ctx context.Context, pause time.Duration, do func() error) error {
-	for {
-		err := do()
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return errors.Join(err, ctx.Err())
-		}
-	}
 }

@@ -21,6 +21,9 @@ import (
 	"github.com/spotbench/spotbench/pkg/telemetry/monitor"
 )
 
+// annotationDefaultContainer is kubectl's.
+const annotationDefaultContainer = "kubectl.kubernetes.io/default-container"
+
 // Keys of a checkpoint's metadata.
 const (
 	metaNode   = "node"
@@ -95,8 +98,19 @@ func (w *workload) state() (pod *corev1.Pod, gone bool, changed <-chan struct{})
 	return w.pod, w.gone, w.changed
 }
 
-// mainContainer is the one whose state is the run's: the first.
-func mainContainer(pod *corev1.Pod) string { return pod.Spec.Containers[0].Name }
+// mainContainer is the one whose state is the run's: the one that the annotation
+// kubectl.kubernetes.io/default-container names, as it does where a controller puts
+// containers of its own beside it, or else the first.
+func mainContainer(pod *corev1.Pod) string { return mainSpec(pod).Name }
+
+func mainSpec(pod *corev1.Pod) *corev1.Container {
+	for i := range pod.Spec.Containers {
+		if pod.Spec.Containers[i].Name == pod.Annotations[annotationDefaultContainer] {
+			return &pod.Spec.Containers[i]
+		}
+	}
+	return &pod.Spec.Containers[0]
+}
 
 func mainStatus(pod *corev1.Pod) *corev1.ContainerStatus {
 	for i := range pod.Status.ContainerStatuses {

@@ -42,6 +42,8 @@ type Options struct {
 	DataDir string
 	// Notice is the time between the notice and the machine's end.
 	Notice time.Duration
+	// Workflows installs Argo Workflows and the benchmark pipeline too.
+	Workflows bool
 	// Output receives the progress.
 	Output io.Writer
 }
@@ -92,6 +94,11 @@ func Run(ctx context.Context, opts Options) (*Report, error) {
 	stage, err := Prepare(ctx, opts)
 	if err != nil {
 		return nil, err
+	}
+	if opts.Workflows {
+		if err := stage.InstallWorkflows(ctx); err != nil {
+			return nil, err
+		}
 	}
 	report, err := stage.Play(ctx, opts.Notice)
 	stage.KeepsRunning()

@@ -6,12 +6,14 @@
 package toolchain
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -39,6 +41,9 @@ type Tool struct {
 	pkg string
 	// ldflags beside -s -w.
 	ldflags []string
+	// lacks are files that the module should have: path in the module, name of the
+	// embedded file.
+	lacks map[string]string
 }
 
 func kubernetes(name string) Tool {
@@ -51,6 +56,22 @@ func kubernetes(name string) Tool {
 			"-X", version + "gitMajor=1", "-X", version + "gitMinor=34", "-X", version + "gitTreeState=clean",
 		},
 	}
+}
+
+const argoModule = "github.com/argoproj/argo-workflows/v3"
+
+func argo(name string) Tool {
+	return Tool{
+		Name: name, Version: "v3.7.4", module: "argo-workflows", pkg: argoModule + "/cmd/" + name,
+		ldflags: []string{"-X", argoModule + ".version=v3.7.4", "-X", argoModule + ".gitTag=v3.7.4", "-X", argoModule + ".gitTreeState=clean"},
+	}
+}
+
+// argoexec is built from a module that was published without one of its files.
+func argoexec() Tool {
+	t := argo(Argoexec)
+	t.lacks = map[string]string{"workflow/executor/osspecific/signal_linux.go": "argo-workflows.signal_linux"}
+	return t
 }
 
 // Tools are the programs of a cluster, the optional ones among them.
@@ -67,17 +88,22 @@ func Tools() []Tool {
 		{Name: "ec2-metadata-mock", Version: "v1.13.0", module: "ec2-metadata-mock", pkg: "github.com/aws/amazon-ec2-metadata-mock/cmd/ec2-metadata-mock"},
 		{Name: Kwok, Version: "v0.7.0", module: Kwok, pkg: "sigs.k8s.io/kwok/cmd/kwok"},
 		{Name: MinIO, Version: "RELEASE.2026-02-12", module: MinIO, pkg: "github.com/minio/minio"},
+		argo(WorkflowController),
+		argoexec(),
 	}
 }
 
 // Programs that only some clusters need: kwok simulates nodes, MinIO is an S3
-// server that runs in a pod.
+// server that runs in a pod, and so do Argo Workflows' controller and the executor
+// in its workflows' pods.
 const (
-	Kwok  = "kwok"
-	MinIO = "minio"
+	Kwok               = "kwok"
+	MinIO              = "minio"
+	WorkflowController = "workflow-controller"
+	Argoexec           = "argoexec"
 )
 
-var optional = []string{Kwok, MinIO}
+var optional = []string{Kwok, MinIO, WorkflowController, Argoexec}
 
 // Set is a complete set of programs.
 type Set struct {
@@ -160,6 +186,14 @@ func (t Tool) key() (string, error) {
 		}
 		h.Write(data)
 	}
+	for _, path := range slices.Sorted(maps.Keys(t.lacks)) {
+		data, err := modules.ReadFile("modules/" + t.lacks[path])
+		if err != nil {
+			return "", fmt.Errorf("the embedded file for %s: %w", path, err)
+		}
+		fmt.Fprintln(h, path)
+		h.Write(data)
+	}
 	fmt.Fprintln(h, t.pkg, t.ldflags, runtime.GOOS, runtime.GOARCH)
 	return fmt.Sprintf("%s-%s-%s", t.module, t.Version, hex.EncodeToString(h.Sum(nil))[:8]), nil
 }
@@ -170,31 +204,21 @@ func (t Tool) build(ctx context.Context, target string) error {
 		return fmt.Errorf("make a build directory: %w", err)
 	}
 	defer os.RemoveAll(work)
-	for from, to := range map[string]string{".mod": "go.mod", ".sum": "go.sum", ".main": "main.go"} {
-		data, err := modules.ReadFile("modules/" + t.module + from)
-		if errors.Is(err, os.ErrNotExist) && from == ".main" {
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("the embedded module %s: %w", t.module, err)
-		}
-		if err := os.WriteFile(filepath.Join(work, to), data, 0o600); err != nil {
-			return fmt.Errorf("write %s of %s: %w", to, t.module, err)
-		}
+	if err := t.unpack(work); err != nil {
+		return err
 	}
 	if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil {
 		return fmt.Errorf("make the directory of %s: %w", t.Name, err)
 	}
+	if len(t.lacks) > 0 {
+		if err := t.complete(ctx, work); err != nil {
+			return err
+		}
+	}
 	out := filepath.Join(work, "out")
 	args := []string{"build", "-mod=readonly", "-ldflags", strings.Join(append([]string{"-s", "-w"}, t.ldflags...), " "), "-o", out, t.pkg}
-	cmd := exec.CommandContext(ctx, "go", args...)
-	cmd.Dir = work
-	cmd.Env = t.env()
-	if output, err := cmd.CombinedOutput(); err != nil {
-		if ctx.Err() != nil {
-			return fmt.Errorf("build %s: %w", t.Name, ctx.Err())
-		}
-		return fmt.Errorf("build %s with `go %s`: %w\n%s", t.Name, strings.Join(args, " "), err, lastLines(string(output), 20))
+	if _, err := t.run(ctx, work, args...); err != nil {
+		return err
 	}
 	// Beside the target first: a rename within a directory is atomic.
 	part := target + ".part"
@@ -205,6 +229,93 @@ func (t Tool) build(ctx context.Context, target string) error {
 		return fmt.Errorf("put %s in the cache: %w", t.Name, err)
 	}
 	return nil
+}
+
+// unpack writes the module that pins the program into the directory.
+func (t Tool) unpack(dir string) error {
+	for from, to := range map[string]string{".mod": "go.mod", ".sum": "go.sum", ".main": "main.go"} {
+		data, err := modules.ReadFile("modules/" + t.module + from)
+		if errors.Is(err, os.ErrNotExist) && from == ".main" {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("the embedded module %s: %w", t.module, err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, to), data, 0o600); err != nil {
+			return fmt.Errorf("write %s of %s: %w", to, t.module, err)
+		}
+	}
+	return nil
+}
+
+// complete builds from a copy of the module to which the files that it lacks are
+// added: the go command does not let an overlay touch its module cache.
+func (t Tool) complete(ctx context.Context, work string) error {
+	path, err := t.run(ctx, work, "list", "-mod=readonly", "-f", "{{.Module.Path}}", t.pkg)
+	if err != nil {
+		return err
+	}
+	dir, err := t.sources(ctx, work)
+	if err != nil {
+		return err
+	}
+	const copied = "module"
+	if err := os.CopyFS(filepath.Join(work, copied), os.DirFS(dir)); err != nil {
+		return fmt.Errorf("copy the sources of %s: %w", t.module, err)
+	}
+	for file, name := range t.lacks {
+		data, err := modules.ReadFile("modules/" + name)
+		if err != nil {
+			return fmt.Errorf("the embedded file for %s: %w", file, err)
+		}
+		if err := os.WriteFile(filepath.Join(work, copied, file), data, 0o600); err != nil {
+			return fmt.Errorf("add %s to %s: %w", file, t.module, err)
+		}
+	}
+	_, err = t.run(ctx, work, "mod", "edit", "-replace", strings.TrimSpace(path)+"=./"+copied)
+	return err
+}
+
+// sources is the directory of the sources of the program's module. work has been
+// unpacked.
+func (t Tool) sources(ctx context.Context, work string) (string, error) {
+	path, err := t.run(ctx, work, "list", "-mod=readonly", "-f", "{{.Module.Dir}}", t.pkg)
+	return strings.TrimSpace(path), err
+}
+
+// run runs the go command in the directory and returns what it printed.
+func (t Tool) run(ctx context.Context, dir string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir = dir
+	cmd.Env = t.env()
+	var out, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &stderr
+	if err := cmd.Run(); err != nil {
+		if ctx.Err() != nil {
+			return "", fmt.Errorf("build %s: %w", t.Name, ctx.Err())
+		}
+		return "", fmt.Errorf("build %s with `go %s`: %w\n%s", t.Name, strings.Join(args, " "), err, lastLines(stderr.String(), 20))
+	}
+	return out.String(), nil
+}
+
+// ArgoManifests is the directory of Argo Workflows' own manifests, as its release
+// ships them.
+func ArgoManifests(ctx context.Context) (string, error) {
+	t := argo(WorkflowController)
+	work, err := os.MkdirTemp("", "spotbench-build-")
+	if err != nil {
+		return "", fmt.Errorf("make a build directory: %w", err)
+	}
+	defer os.RemoveAll(work)
+	if err := t.unpack(work); err != nil {
+		return "", err
+	}
+	dir, err := t.sources(ctx, work)
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(dir, "manifests"), nil
 }
 
 // env is the environment of a build, without what a caller's project may have
