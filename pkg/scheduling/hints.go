@@ -11,6 +11,7 @@ import (
 	fwk "k8s.io/kube-scheduler/framework"
 	"k8s.io/kubernetes/pkg/scheduler/util"
 
+	"github.com/spotbench/spotbench/pkg/benchspec"
 	"github.com/spotbench/spotbench/pkg/gpu"
 	"github.com/spotbench/spotbench/pkg/placement"
 )
@@ -39,6 +40,10 @@ func (p *Plugin) afterNodeChange(logger klog.Logger, pod *v1.Pod, oldObj, newObj
 		return fwk.Queue, err
 	}
 	if change.nothing {
+		return fwk.QueueSkip, nil
+	}
+	// What the pod asks for is read only where it matters: that takes longest.
+	if _, deadline := pod.Annotations[benchspec.AnnotationDeadline]; !deadline && (change.new == nil || gpusOf(pod) > change.new.TotalGPUs) {
 		return fwk.QueueSkip, nil
 	}
 	request, err := p.request(pod)
