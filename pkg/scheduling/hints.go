@@ -15,6 +15,7 @@ import (
 	fwk "k8s.io/kube-scheduler/framework"
 	"k8s.io/kubernetes/pkg/scheduler/util"
 
+	"github.com/spotbench/spotbench/pkg/benchspec"
 	"github.com/spotbench/spotbench/pkg/gpu"
 	"github.com/spotbench/spotbench/pkg/placement"
 	"github.com/spotbench/spotbench/pkg/placement/claims"
@@ -50,8 +51,12 @@ func (p *Plugin) afterNodeChange(logger klog.Logger, pod *v1.Pod, oldObj, newObj
 	if err != nil {
 		return fwk.Queue, err
 	}
-	if change.nothing && ofWholeGPUs(pod) {
-		return fwk.QueueSkip, nil
+	// What the pod asks for is read only where it matters: that takes longest.
+	if gpus, whole := wholeGPUs(pod); whole {
+		_, deadline := pod.Annotations[benchspec.AnnotationDeadline]
+		if change.nothing || !deadline && (change.new == nil || gpus > change.new.TotalGPUs) {
+			return fwk.QueueSkip, nil
+		}
 	}
 	request, claimed, err := p.wanted(pod)
 	if err != nil {
@@ -69,11 +74,11 @@ func (p *Plugin) afterNodeChange(logger klog.Logger, pod *v1.Pod, oldObj, newObj
 	return fwk.QueueSkip, nil
 }
 
-// ofWholeGPUs says that a pod asks for whole GPUs or none: what it sees of a node is
-// then what nodeChange has of it.
-func ofWholeGPUs(pod *v1.Pod) bool {
-	kind, _, err := gpusAsked(requestsOf(pod))
-	return err == nil && kind.Whole() && len(pod.Spec.ResourceClaims) == 0
+// wholeGPUs is how many GPUs a pod asks for, and true when these are whole ones or
+// none: what it sees of a node is then what nodeChange has of it.
+func wholeGPUs(pod *v1.Pod) (int, bool) {
+	kind, n, err := gpusAsked(requestsOf(pod))
+	return n, err == nil && kind.Whole() && len(pod.Spec.ResourceClaims) == 0
 }
 
 // suitable says whether a node would be taken if it were empty.

@@ -118,7 +118,7 @@ func (p *Plugin) riskChanges(changed []gpu.Pool, told map[gpu.Pool]risk.ByAge) [
 // wokenByRisks says whether a kind of node suits a pod now and did not before. One that
 // waits for spot also minds the end of what it waits for.
 func (p *Plugin) wokenByRisks(pod *v1.Pod, changes []riskChange) bool {
-	if !ofWholeGPUs(pod) {
+	if _, whole := wholeGPUs(pod); !whole {
 		return true // nodes that are of one kind to others may not be to it
 	}
 	request, err := p.request(pod)
