@@ -67,7 +67,7 @@ func TestCheckpointsInS3(t *testing.T) {
 	}
 	const keep = 3
 	open := func() *checkpoint.Store {
-		s, err := checkpoint.Open(t.Context(), url, keep)
+		s, err := checkpoint.Open(t.Context(), checkpoint.Options{URL: url, Keep: keep})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -90,7 +90,7 @@ func TestCheckpointsInS3(t *testing.T) {
 		if again := save(t, open(), files); again.Uploaded != 0 {
 			t.Errorf("sent %d bytes again", again.Uploaded)
 		}
-		if _, found, err := s.Restore(t.Context(), run, into); err != nil || !found {
+		if _, found, err := s.Restore(t.Context(), run, into, checkpoint.RestoreOptions{}); err != nil || !found {
 			t.Fatal(found, err)
 		}
 		if diff := cmp.Diff(tree(t, files), tree(t, into)); diff != "" {
@@ -108,9 +108,9 @@ func TestCheckpointsInS3(t *testing.T) {
 			all.Go(func() {
 				for i := range each {
 					write(t, files, "f", fmt.Sprint(w, i))
-					saved, err := s.Save(t.Context(), run, files, nil)
+					saved, err := s.Save(t.Context(), run, files, checkpoint.SaveOptions{})
 					for err != nil && strings.Contains(err.Error(), "other writers") {
-						saved, err = s.Save(t.Context(), run, files, nil)
+						saved, err = s.Save(t.Context(), run, files, checkpoint.SaveOptions{})
 					}
 					if err != nil {
 						t.Error(err)
@@ -130,7 +130,7 @@ func TestCheckpointsInS3(t *testing.T) {
 	})
 
 	t.Run("prune keeps the newest", func(t *testing.T) {
-		if err := s.Prune(t.Context(), run); err != nil {
+		if _, err := s.Prune(t.Context(), run, false); err != nil {
 			t.Fatal(err)
 		}
 		infos, err := s.List(t.Context(), run)
