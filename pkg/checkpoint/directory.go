@@ -97,9 +97,13 @@ func (d *directory) place(name string, as func(string) error) error {
 }
 
 func (d *directory) get(_ context.Context, name string, buffer []byte, limit int64) ([]byte, error) {
-	f, err := os.Open(d.file(name))
+	// Not to hang if a pipe has taken the object's place, nor to follow a link.
+	f, err := os.OpenFile(d.file(name), os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, missing(name)
+	}
+	if errors.Is(err, unix.ELOOP) {
+		return nil, fmt.Errorf("%w: object %s is not a file", ErrDamaged, name)
 	}
 	if err != nil {
 		return nil, err

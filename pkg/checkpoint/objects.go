@@ -3,6 +3,7 @@
 package checkpoint
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -52,23 +53,23 @@ var errExists = errors.New("there is an object of that name")
 type cloud struct{ bucket *blob.Bucket }
 
 func (c cloud) put(ctx context.Context, name string, data []byte) error {
-	return c.bucket.WriteAll(ctx, name, data, writerOptions(data))
+	return c.upload(ctx, name, data, false)
 }
 
 func (c cloud) create(ctx context.Context, name string, data []byte) error {
-	options := writerOptions(data)
-	options.IfNotExist = true
-	err := c.bucket.WriteAll(ctx, name, data, options)
+	err := c.upload(ctx, name, data, true)
 	if gcerrors.Code(err) == gcerrors.FailedPrecondition || gcerrors.Code(err) == gcerrors.AlreadyExists {
 		return fmt.Errorf("%w: %w", errExists, err)
 	}
 	return err
 }
 
-// writerOptions have an object sent by one request, which is what conditions apply
-// to everywhere, and in one buffer of its own size.
-func writerOptions(data []byte) *blob.WriterOptions {
-	return &blob.WriterOptions{ContentType: "application/octet-stream", BufferSize: max(len(data)+1, 5<<20), MaxConcurrency: 1}
+// upload sends an object by one request, which is what conditions apply to everywhere.
+// It does not use the bucket's writers: Azure's ends the program when what was written
+// is refused.
+func (c cloud) upload(ctx context.Context, name string, data []byte, ifNotExist bool) error {
+	return c.bucket.Upload(ctx, name, bytes.NewReader(data), &blob.WriterOptions{ContentType: "application/octet-stream",
+		BufferSize: max(len(data)+1, 5<<20), MaxConcurrency: 1, IfNotExist: ifNotExist})
 }
 
 func (c cloud) get(ctx context.Context, name string, buffer []byte, limit int64) ([]byte, error) {

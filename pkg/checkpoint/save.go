@@ -180,7 +180,7 @@ func (s *Store) saveOnce(ctx context.Context, u *upload, dir string, o SaveOptio
 	if err != nil && !errors.Is(err, ErrKey) { // of another key's chunks none is of use
 		return manifest{}, err
 	}
-	if err := u.buildOn(ctx, base.chunks(), remembered); err != nil {
+	if err := u.buildOn(ctx, base, remembered); err != nil {
 		return manifest{}, err
 	}
 	entries, err := u.directory(ctx)

@@ -11,6 +11,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/zeebo/blake3"
@@ -79,18 +80,33 @@ func newSeal(key Key, run string) (seal, error) {
 	return seal{id: hex.EncodeToString(id), name: name, aead: aead}, nil
 }
 
-// digest names content by its BLAKE3, with a key by one that only who has it can tell.
-func (s seal) digest(data []byte) string {
+// hash names content by its BLAKE3, with a key by one that only who has it can tell.
+func (s seal) hash() *blake3.Hasher {
 	if s.name == nil {
-		sum := blake3.Sum256(data)
-		return hex.EncodeToString(sum[:])
+		return blake3.New()
 	}
 	h, err := blake3.NewKeyed(s.name)
 	if err != nil {
 		panic(err) // newSeal makes names' keys of the one size that there is
 	}
+	return h
+}
+
+func (s seal) digest(data []byte) string {
+	h := s.hash()
 	_, _ = h.Write(data) // never fails
 	return hex.EncodeToString(h.Sum(nil))
+}
+
+// digestOf is the digest of size bytes of f from an offset; "" if there are fewer. A
+// small buffer keeps them in the processor's cache between being read and hashed.
+func (s seal) digestOf(f io.ReaderAt, offset, size int64) (string, error) {
+	h := s.hash()
+	n, err := io.CopyBuffer(struct{ io.Writer }{h}, io.NewSectionReader(f, offset, size), make([]byte, 128<<10))
+	if err != nil || n < size {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
 // overhead is what close adds to data, in bytes.

@@ -33,8 +33,9 @@ type upload struct {
 	read, held  map[fileID][]chunk // from the Save before and from Hold
 	sent        atomic.Int64
 
-	base    map[string]chunk  // by digest: what the generation before consists of
-	orphans map[string]object // by name: sent by a Save that was cut short
+	base    map[string]chunk   // by digest: what the generation before consists of
+	orphans map[string]object  // by name: sent by a Save that was cut short
+	before  map[string][]chunk // by path: how files were cut in the generation before
 
 	mu   sync.Mutex
 	mine map[string]chunk   // what this Save has sent or found sent
@@ -44,7 +45,12 @@ type upload struct {
 // buildOn finds what need not be sent: the chunks of the generation before, and those
 // that a Save that was cut short has left, as far as they will not be removed before
 // this one is whole. After a Save that was not cut short there is nothing to look for.
-func (u *upload) buildOn(ctx context.Context, base map[string]chunk, remembered memory) error {
+func (u *upload) buildOn(ctx context.Context, m manifest, remembered memory) error {
+	u.before = map[string][]chunk{}
+	for _, e := range m.Entries {
+		u.before[e.Path] = e.Chunks
+	}
+	base := m.chunks()
 	maps.DeleteFunc(base, func(digest string, _ chunk) bool { return remembered.damaged[digest] })
 	u.base, u.orphans = base, nil
 	if remembered.whole {
@@ -132,7 +138,7 @@ func (u *upload) file(ctx context.Context, e *entry) error {
 		if remember && unix.Fdatasync(int(f.Fd())) != nil {
 			remember = false
 		}
-		if e.Chunks, err = u.chunks(ctx, f, e.Size); err != nil {
+		if e.Chunks, err = u.chunks(ctx, f, e.Size, u.before[e.Path]); err != nil {
 			return fmt.Errorf("file %q: %w", e.Path, err)
 		}
 		_, after, err := identify(f)
@@ -163,15 +169,15 @@ func (u *upload) known(id fileID) ([]chunk, bool) {
 	if !ok {
 		chunks, ok = u.held[id.held()]
 	}
-	if !ok || slices.ContainsFunc(chunks, func(c chunk) bool { return !u.has(c) }) {
+	if !ok || slices.ContainsFunc(chunks, func(c chunk) bool { return u.base[c.Digest] != c && u.mine[c.Digest] != c }) {
 		return nil, false
 	}
 	u.now[id] = chunks
 	return chunks, true
 }
 
-// has says whether the store has a chunk. The caller holds mu.
-func (u *upload) has(c chunk) bool { return u.base[c.Digest] == c || u.mine[c.Digest] == c }
+// has says whether the generation before has left a chunk in the store.
+func (u *upload) has(c chunk) bool { return u.base[c.Digest] == c }
 
 func (u *upload) remember(id fileID, chunks []chunk) {
 	u.mu.Lock()
@@ -179,12 +185,22 @@ func (u *upload) remember(id fileID, chunks []chunk) {
 	u.now[id] = chunks
 }
 
-// chunks sends the first size bytes of f. If f has fewer by now, it was rewritten,
-// and what is returned is short, which the caller notices.
-func (u *upload) chunks(ctx context.Context, f *os.File, size int64) ([]chunk, error) {
+// chunks sends the first size bytes of f, which was cut into the old chunks before. If
+// f has fewer bytes by now, it was rewritten, and what is returned is short, which the
+// caller notices.
+func (u *upload) chunks(ctx context.Context, f *os.File, size int64, old []chunk) ([]chunk, error) {
+	same, err := u.compare(ctx, f, size, old)
+	if err != nil {
+		return nil, err
+	}
 	var chunks []*chunk
 	group, groupCtx := errgroup.WithContext(ctx)
 	for offset := int64(0); offset < size; {
+		if c, ok := same[offset]; ok {
+			chunks = append(chunks, &c)
+			offset += c.Size
+			continue
+		}
 		if err := u.share.acquire(groupCtx); err != nil {
 			return nil, cmp.Or(group.Wait(), err)
 		}
@@ -193,7 +209,8 @@ func (u *upload) chunks(ctx context.Context, f *os.File, size int64) ([]chunk, e
 		if err != nil || len(data) == 0 {
 			giveBuffer(buffer)
 			u.share.release()
-			return flat(chunks), cmp.Or(group.Wait(), err)
+			err = cmp.Or(group.Wait(), err)
+			return flat(chunks), err
 		}
 		offset += int64(len(data))
 		c := new(chunk)
@@ -205,8 +222,40 @@ func (u *upload) chunks(ctx context.Context, f *os.File, size int64) ([]chunk, e
 			return err
 		})
 	}
-	err := group.Wait()
+	err = group.Wait()
 	return flat(chunks), err
+}
+
+// compare finds the old chunks that are still where they were, by offset. Where to cut
+// need not be looked for there: what begins at the same place and has the same content
+// is cut at the same place, unless it was cut by the end of the file.
+func (u *upload) compare(ctx context.Context, f *os.File, size int64, old []chunk) (map[int64]chunk, error) {
+	same := map[int64]chunk{}
+	var mu sync.Mutex
+	group, groupCtx := errgroup.WithContext(ctx)
+	var offset int64
+	for i, c := range old {
+		at, end := offset, offset+c.Size
+		offset = end
+		if end > size || i == len(old)-1 && end < size || !u.has(c) {
+			continue
+		}
+		if err := u.share.acquire(groupCtx); err != nil {
+			return nil, cmp.Or(group.Wait(), err)
+		}
+		group.Go(func() error {
+			defer u.share.release()
+			digest, err := u.seal.digestOf(f, at, c.Size)
+			if err != nil || digest != c.Digest {
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			same[at] = c
+			return nil
+		})
+	}
+	return same, group.Wait()
 }
 
 func flat(pointers []*chunk) []chunk {
@@ -271,16 +320,11 @@ func (u *upload) find(digest string, size int64) (chunk, bool) {
 
 // unchanged reports whether the chunks are still the first size bytes of f.
 func (u *upload) unchanged(f *os.File, chunks []chunk, size int64) (bool, error) {
-	buffer := takeBuffer()
-	defer giveBuffer(buffer)
 	var offset int64
 	for _, c := range chunks {
-		n, err := readAt(f, (*buffer)[:c.Size], offset)
-		if err != nil {
+		digest, err := u.seal.digestOf(f, offset, c.Size)
+		if err != nil || digest != c.Digest {
 			return false, err
-		}
-		if int64(n) != c.Size || u.seal.digest((*buffer)[:n]) != c.Digest {
-			return false, nil
 		}
 		offset += c.Size
 	}
