@@ -63,6 +63,11 @@ bench-throughput: ## Pods per second, attempt latency, CPU and memory of our sch
 	mkdir -p $(OUT)
 	$(GO) run ./bench/throughput -json $(OUT)/throughput.json
 
+.PHONY: bench-checkpoint
+bench-checkpoint: ## Checkpoints and restores of SIZE (default 1Gi) beside tar | zstd -1 and cp -a
+	mkdir -p $(OUT)
+	$(GO) run ./bench/checkpoint -size $(or $(SIZE),1Gi) -json $(OUT)/checkpoint.json
+
 .PHONY: bench-placement
 bench-placement: ## GPUs allocated on Alibaba's openb trace, ours beside the published policies (OPENB=directory)
 	mkdir -p $(OUT)/placement
