@@ -15,6 +15,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"syscall"
 	"text/tabwriter"
 
@@ -63,7 +64,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	r := report{Size: size.Value(), Rounds: *rounds, CPUs: runtime.NumCPU(), Processor: processor()}
 	for round := range *rounds {
 		fmt.Fprintf(stderr, "round %d of %d\n", round+1, *rounds)
-		b := bench{ctx: ctx, dir: filepath.Join(work, fmt.Sprint(round)), size: size.Value(), seed: uint64(round), report: &r}
+		b := bench{ctx: ctx, dir: filepath.Join(work, strconv.Itoa(round)), size: size.Value(), seed: uint64(round), report: &r}
 		if err := b.round(); err != nil {
 			return err
 		}

@@ -82,7 +82,7 @@ func TestAManifestIsNotBelievedHowFarItExpands(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer large.close()
+	t.Cleanup(func() { _ = large.close() })
 	bomb := large.compress(nil, bytes.Repeat([]byte{' '}, maxManifest+1))
 	// The same in two frames, of which the first says that it is small.
 	frames := append(large.compress(nil, []byte(" ")), bomb...)

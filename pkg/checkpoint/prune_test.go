@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -99,7 +100,7 @@ func TestPruneRemovesWhatIsTooOldButNeverTheNewest(t *testing.T) {
 	t.Cleanup(func() { _ = s.Close() })
 	files := t.TempDir()
 	for i := range 4 {
-		write(t, files, "f", fmt.Sprint(i))
+		write(t, files, "f", strconv.Itoa(i))
 		save(t, s, files)
 	}
 	age(t, dir, "_manifests/*[12]", 25*time.Hour)
@@ -116,7 +117,7 @@ func TestPruneDoesNotCountADamagedGenerationAmongThoseToKeep(t *testing.T) {
 	s, store := open(t, 2)
 	files := t.TempDir()
 	for i := range 4 {
-		write(t, files, "f", fmt.Sprint(i))
+		write(t, files, "f", strconv.Itoa(i))
 		save(t, s, files)
 	}
 	if err := os.Truncate(objects(t, store, "_manifests/*4")[0], 20); err != nil {

@@ -97,7 +97,7 @@ func TestAnObjectThatIsALinkOrADirectoryIsNotBelieved(t *testing.T) {
 	}
 }
 
-// restoring is what a restore leaves that is killed while files get their places.
+// halfRestored makes what a restore leaves that is killed while files get their places.
 func halfRestored(t testing.TB, dir, names string) {
 	t.Helper()
 	write(t, dir, ".spotbench/restoring", names)

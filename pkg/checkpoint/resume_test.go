@@ -171,12 +171,12 @@ func TestSavesShareTheLimitEquallyWhateverTheirNumberOfFiles(t *testing.T) {
 		}
 		return total
 	}
-	one, many_ := sum("ns/one"), sum("ns/many")
-	if total := one + many_; total < 20<<20 || total > 64<<20 {
+	one, several := sum("ns/one"), sum("ns/many")
+	if total := one + several; total < 20<<20 || total > 64<<20 {
 		t.Errorf("%d bytes in 2.5 s of 16 MiB/s and 4 MiB at once", total)
 	}
-	if ratio := float64(one) / float64(many_); ratio < 0.5 || ratio > 2 {
-		t.Errorf("one file got %d bytes, many files %d", one, many_)
+	if ratio := float64(one) / float64(several); ratio < 0.5 || ratio > 2 {
+		t.Errorf("one file got %d bytes, many files %d", one, several)
 	}
 }
 

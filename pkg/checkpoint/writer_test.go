@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -84,7 +85,7 @@ func TestNoSaveOfAnEarlierWriterComesAfterOneOfALater(t *testing.T) {
 	var all sync.WaitGroup
 	for w := range writers {
 		s := openAt(t, store, 1000)
-		files := filepath.Join(base, fmt.Sprint(w))
+		files := filepath.Join(base, strconv.Itoa(w))
 		name := fmt.Sprint("pod-", w)
 		all.Go(func() {
 			if w > 0 {
