@@ -68,6 +68,11 @@ bench-agent: ## Memory and CPU of the node agent with 8 simulated GPUs and 30 po
 	mkdir -p $(OUT)
 	$(GO) run ./bench/agent -json $(OUT)/bench-agent.json
 
+.PHONY: bench-checkpoint
+bench-checkpoint: ## Checkpoints and restores of SIZE (default 1Gi) beside tar | zstd -1 and cp -a
+	mkdir -p $(OUT)
+	$(GO) run ./bench/checkpoint -size $(or $(SIZE),1Gi) -json $(OUT)/checkpoint.json
+
 .PHONY: bench-placement
 bench-placement: ## GPUs allocated on Alibaba's openb trace, ours beside the published policies (OPENB=directory)
 	mkdir -p $(OUT)/placement

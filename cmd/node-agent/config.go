@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,7 +15,9 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/api/resource"
 
+	"github.com/spotbench/spotbench/pkg/checkpoint"
 	"github.com/spotbench/spotbench/pkg/interruption/endpoint"
 	"github.com/spotbench/spotbench/pkg/interruption/gcp"
 	"github.com/spotbench/spotbench/pkg/interruption/provider"
@@ -24,9 +27,11 @@ import (
 // config is what `node-agent run` is told by flags and environment.
 type config struct {
 	node            string
-	store           string
+	store           storeFlags
 	ensureBucket    bool
 	keep            int
+	maxAge          time.Duration
+	uploadLimit     string
 	catalog         string
 	catalogToken    string
 	catalogCA       string
@@ -56,9 +61,11 @@ type config struct {
 
 func (c *config) flags(f *pflag.FlagSet) {
 	f.StringVar(&c.node, "node", os.Getenv("NODE_NAME"), "name of this node (env NODE_NAME)")
-	f.StringVar(&c.store, "store", "", "checkpoint store: s3://bucket?region=… or file:///path")
+	c.store.add(f)
 	f.BoolVar(&c.ensureBucket, "ensure-bucket", false, "make the bucket of an s3:// store if it is not there")
-	f.IntVar(&c.keep, "keep", 3, "checkpoints to keep of each run")
+	f.IntVar(&c.keep, "keep", checkpoint.DefaultKeep, "checkpoints to keep of each run")
+	f.DurationVar(&c.maxAge, "max-age", 0, "age at which checkpoints are removed, except the newest of a run (0: none)")
+	f.StringVar(&c.uploadLimit, "upload-limit", "", "bytes a second that periodic checkpoints may send together, for example 200Mi; on a notice there is no limit (default none)")
 	f.StringVar(&c.catalog, "catalog", "", "URL of the catalog; without it records wait on this node's disk")
 	f.StringVar(&c.catalogToken, "catalog-token-file", "", "file with the token for the catalog")
 	f.StringVar(&c.catalogCA, "catalog-ca-file", "", "file with the authority of the catalog's certificate (default: the system's)")
@@ -114,14 +121,26 @@ func (c *config) validate() error {
 	if c.node == "" {
 		wrong("--node is empty; set NODE_NAME from the pod's spec.nodeName")
 	}
-	if u, err := url.Parse(c.store); err != nil || u.Scheme != "s3" && u.Scheme != "file" {
-		wrong("--store is not s3://… or file:///…; give for example s3://checkpoints?region=us-east-1")
+	if u, err := url.Parse(c.store.url); err != nil || !slices.Contains(checkpoint.Schemes, u.Scheme) {
+		wrong("--store is not %s; give for example s3://checkpoints?region=us-east-1", storeForms)
 	}
 	if c.keep < 1 {
 		wrong("--keep %d: keep at least 1 checkpoint", c.keep)
 	}
+	if c.maxAge < 0 {
+		wrong("--max-age %s: give a positive duration such as 168h, or 0 for any age", c.maxAge)
+	}
+	if _, err := c.uploadBytes(); err != nil {
+		wrong("--upload-limit %q: %v; give bytes a second such as 200Mi", c.uploadLimit, err)
+	}
 	if u, err := url.Parse(c.catalog); c.catalog != "" && (err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "") {
 		wrong("--catalog %q is no URL; give for example https://api-service.model-catalog.svc:8000", c.catalog)
+	}
+	if c.maxAge < 0 {
+		wrong("--max-age %s: give a positive duration such as 168h, or 0 for any age", c.maxAge)
+	}
+	if _, err := c.uploadBytes(); err != nil {
+		wrong("--upload-limit %q: %v; give bytes a second such as 200Mi", c.uploadLimit, err)
 	}
 	if u, err := url.Parse(c.catalog); c.catalogToken != "" && err == nil && u.Scheme == "http" {
 		wrong("--catalog %q would send the token unencrypted; use https", c.catalog)
@@ -156,6 +175,26 @@ func (c *config) validate() error {
 		wrong("--log-level %q: use debug, info, warn or error", c.logLevel)
 	}
 	return errors.Join(errs...)
+}
+
+// uploadBytes is the upload limit in bytes a second, 0 without one.
+func (c *config) uploadBytes() (int64, error) {
+	if c.uploadLimit == "" {
+		return 0, nil
+	}
+	q, err := resource.ParseQuantity(c.uploadLimit)
+	if err == nil && q.Value() < 64<<10 {
+		err = errors.New("less than 64Ki makes no checkpoint")
+	}
+	return q.Value(), err
+}
+
+func (c *config) openStore(ctx context.Context) (*checkpoint.Store, error) {
+	limit, err := c.uploadBytes()
+	if err != nil {
+		return nil, err
+	}
+	return c.store.open(ctx, checkpoint.Options{Keep: c.keep, MaxAge: c.maxAge, UploadLimit: limit})
 }
 
 func (c *config) level() (slog.Level, error) {

@@ -16,7 +16,9 @@ import (
 )
 
 func restoreCommand() *cobra.Command {
-	var path, store, run string
+	var path, run string
+	var store storeFlags
+	var generation int64
 	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use:   "restore --path DIR",
@@ -36,14 +38,18 @@ With --store and --run it restores by itself, for clusters without the agent.`,
 				return errors.New("--path is missing; give the directory that the annotation spotbench.dev/checkpoint-path names")
 			case timeout <= 0:
 				return fmt.Errorf("--timeout %s: give a positive duration such as 5m", timeout)
-			case (store == "") != (run == ""):
+			case generation < 0:
+				return fmt.Errorf("--generation %d: give the number of a checkpoint, or 0 for the newest", generation)
+			case generation != 0 && store.url == "":
+				return errors.New("--generation needs --store and --run; the node's agent restores the newest")
+			case (store.url == "") != (run == ""):
 				return errors.New("--store and --run belong together; give both, or neither to have the node's agent restore")
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
 			restore := func() (rendezvous.Outcome, error) { return rendezvous.Wait(ctx, path) }
-			if store != "" {
-				restore = func() (rendezvous.Outcome, error) { return restoreHere(ctx, store, run, path) }
+			if store.url != "" {
+				restore = func() (rendezvous.Outcome, error) { return restoreHere(ctx, store, run, path, generation) }
 			}
 			outcome, err := restore()
 			if err != nil {
@@ -54,18 +60,19 @@ With --store and --run it restores by itself, for clusters without the agent.`,
 	}
 	cmd.Flags().StringVar(&path, "path", "", "the checkpoint directory")
 	cmd.Flags().DurationVar(&timeout, "timeout", 5*time.Minute, "give up after this time")
-	cmd.Flags().StringVar(&store, "store", "", "restore from this checkpoint store: s3://… or file:///…")
+	store.add(cmd.Flags())
+	cmd.Flags().Int64Var(&generation, "generation", 0, "the checkpoint to restore (default: the newest that is whole)")
 	cmd.Flags().StringVar(&run, "run", "", "the run to restore: NAMESPACE/NAME")
 	return cmd
 }
 
-func restoreHere(ctx context.Context, url, run, path string) (rendezvous.Outcome, error) {
-	store, err := checkpoint.Open(ctx, url, checkpoint.DefaultKeep)
+func restoreHere(ctx context.Context, flags storeFlags, run, path string, generation int64) (rendezvous.Outcome, error) {
+	store, err := flags.open(ctx, checkpoint.Options{})
 	if err != nil {
 		return rendezvous.Outcome{}, err
 	}
 	defer store.Close()
-	restored, found, err := store.Restore(ctx, run, path)
+	restored, found, err := store.Restore(ctx, run, path, checkpoint.RestoreOptions{Generation: generation})
 	return rendezvous.Outcome{Restored: found, Generation: restored.Number, Files: restored.Files, Bytes: restored.Bytes,
 		FromNode: restored.Meta["node"], Damaged: restored.Damaged}, err
 }

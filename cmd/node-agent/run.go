@@ -76,7 +76,7 @@ func run(ctx context.Context, c config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	store, err := checkpoint.Open(ctx, c.store, c.keep)
+	store, err := c.openStore(ctx)
 	if err != nil {
 		return err
 	}
@@ -173,7 +173,7 @@ func run(ctx context.Context, c config, log *slog.Logger) error {
 		group.Go(func() error { queue.Run(ctx, deliver.Deliver); return nil })
 	}
 	if c.ensureBucket {
-		group.Go(func() error { ensureBucket(ctx, c.store, log); return nil })
+		group.Go(func() error { ensureBucket(ctx, c.store.url, log); return nil })
 	}
 	err = group.Wait()
 	log.Info("stopped", "recordsWaiting", queue.Len())

@@ -29,11 +29,11 @@ type store struct {
 	saved   int
 }
 
-func (s *store) Save(ctx context.Context, run, dir string, meta map[string]string) (checkpoint.Saved, error) {
-	if meta[metaFinal] == s.failing {
+func (s *store) Save(ctx context.Context, run, dir string, o checkpoint.SaveOptions) (checkpoint.Saved, error) {
+	if o.Meta[metaFinal] == s.failing {
 		return checkpoint.Saved{}, errors.New("the store is full")
 	}
-	saved, err := s.Store.Save(ctx, run, dir, meta)
+	saved, err := s.Store.Save(ctx, run, dir, o)
 	if err == nil {
 		s.saved++
 	}
@@ -67,7 +67,7 @@ func TestTheCloudMayBeToldToGoAheadOnlyOnceAllIsSaved(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			base := t.TempDir()
-			opened, err := checkpoint.Open(t.Context(), "file://"+filepath.Join(base, "store")+"?create_dir=true", 3)
+			opened, err := checkpoint.Open(t.Context(), checkpoint.Options{URL: "file://" + filepath.Join(base, "store")})
 			if err != nil {
 				t.Fatal(err)
 			}

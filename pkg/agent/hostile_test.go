@@ -13,6 +13,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/spotbench/spotbench/pkg/checkpoint"
 )
 
 // swapping replaces the directory "swap" of dir by a link to outside and back, again
@@ -59,6 +61,11 @@ func TestAPodThatSwapsADirectoryForALinkGetsNoFileOfTheNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	swapping(t, volume, outside)
+	store, err := checkpoint.Open(t.Context(), checkpoint.Options{URL: "file://" + filepath.Join(base, "store")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = store.Close() })
 	held := 0
 	for range 2000 {
 		to := filepath.Join(base, "held")
@@ -68,7 +75,7 @@ func TestAPodThatSwapsADirectoryForALinkGetsNoFileOfTheNode(t *testing.T) {
 		if err := os.Mkdir(to, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := linkTree(volume, to); err != nil {
+		if err := store.Hold("default/bench", volume, to); err != nil {
 			continue // the tree changed under our hands, which is an error as it should be
 		}
 		err := filepath.WalkDir(to, func(path string, entry fs.DirEntry, err error) error {

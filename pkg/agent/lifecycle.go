@@ -43,6 +43,10 @@ func (w *workload) restore(ctx context.Context) {
 		w.log.Error("the init container could not be told of the restore", "error", err)
 		return
 	}
+	for i, generation := range restored.Damaged {
+		w.log.Error("a checkpoint is damaged and was passed over", "generation", generation, "error", restored.Reasons[i])
+		w.a.events.Eventf(pod, corev1.EventTypeWarning, "CheckpointDamaged", "checkpoint %d is passed over: %v", generation, restored.Reasons[i])
+	}
 	if outcome.Error != "" || !found {
 		return
 	}
@@ -67,7 +71,8 @@ func (w *workload) restoreNewest(ctx context.Context) (checkpoint.Restored, bool
 			return checkpoint.Restored{}, false, err
 		}
 		if latest.Meta[metaFinal] != "pending" || time.Since(latest.CreatedAt) > w.a.cfg.FinalSaveWait {
-			return w.a.checkpoints.Restore(ctx, w.run, w.checkpointDir)
+			pod, _, _ := w.state()
+			return w.a.checkpoints.Restore(ctx, w.run, w.checkpointDir, checkpoint.RestoreOptions{Writer: string(pod.UID)})
 		}
 		select {
 		case <-time.After(200 * time.Millisecond):
@@ -132,6 +137,7 @@ func (w *workload) finish() {
 	}
 	w.reportTelemetry()
 	w.a.telemetry.Forget(monitor.Pod{Namespace: pod.Namespace, Name: pod.Name})
+	w.a.checkpoints.Forget(w.run)
 	w.mu.Lock()
 	restored := w.restored
 	w.mu.Unlock()

@@ -7,22 +7,18 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
-	"path"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/spotbench/spotbench/pkg/agent/rendezvous"
 	"github.com/spotbench/spotbench/pkg/catalog"
 	"github.com/spotbench/spotbench/pkg/checkpoint"
 	"github.com/spotbench/spotbench/pkg/interruption"
@@ -268,6 +264,11 @@ func (w *workload) interrupt(ctx context.Context, n interruption.Notice, h *hold
 			w.a.metrics.noticeToCheckpoint.Observe(now.Sub(n.SeenAt).Seconds())
 			w.a.events.Eventf(pod, corev1.EventTypeNormal, "Checkpointed", "checkpoint %d is whole, %.1f s after the notice: %d files, %d bytes",
 				saved.Number, now.Sub(n.SeenAt).Seconds(), saved.Files, saved.Bytes)
+			if age := n.SeenAt.Sub(saved.NewestFile); age > 0 && w.asks() {
+				// It is whole, and newer than the notice, but what the workload put in is not.
+				log.Warn("the workload wrote nothing when it was asked to save its state", "phase", "checkpoint", "newestFileSecondsBeforeNotice", age.Seconds())
+				w.a.events.Eventf(pod, corev1.EventTypeWarning, "CheckpointStale", "checkpoint %d holds what was written %.1f s before the notice: the workload wrote nothing when it was asked to", saved.Number, age.Seconds())
+			}
 			w.a.records.interruption(w.run, n.ID, record)
 		}
 	}
@@ -345,7 +346,7 @@ func (w *workload) saveForNotice(ctx context.Context, plan Plan, notice string) 
 	cancel()
 	ctx, cancel = context.WithDeadline(ctx, plan.SaveUntil(time.Now()))
 	defer cancel()
-	return w.save(ctx, w.checkpointDir, map[string]string{metaNotice: notice, metaFinal: "pending"})
+	return w.save(ctx, w.checkpointDir, checkpoint.SaveOptions{Urgent: true, Meta: map[string]string{metaNotice: notice, metaFinal: "pending"}})
 }
 
 // evict asks the API server to evict the pod, deletes it when a disruption budget
@@ -445,57 +446,10 @@ func (w *workload) saveAfterStop(ctx context.Context, notice string) (checkpoint
 		return checkpoint.Saved{}, err
 	}
 	defer os.RemoveAll(held)
-	if err := linkTree(w.checkpointDir, held); err != nil {
+	if err := w.a.checkpoints.Hold(w.run, w.checkpointDir, held); err != nil {
 		return checkpoint.Saved{}, err
 	}
-	return w.save(ctx, held, map[string]string{metaNotice: notice, metaFinal: "done"})
-}
-
-// linkTree makes the tree under from appear under to, by hard links. A tree that is
-// being removed meanwhile is an error: half of it must not pass for a checkpoint.
-// It goes by directory handles, so that a directory that the pod swaps for a link
-// meanwhile leads nowhere.
-func linkTree(from, to string) error {
-	source, err := os.OpenRoot(from)
-	if err != nil {
-		return err
-	}
-	defer source.Close()
-	target, err := os.OpenRoot(to)
-	if err != nil {
-		return err
-	}
-	defer target.Close()
-	return fs.WalkDir(source.FS(), ".", func(name string, entry fs.DirEntry, err error) error {
-		switch {
-		case err != nil || name == ".":
-			return err
-		case name == rendezvous.Dir:
-			return fs.SkipDir // never part of a checkpoint
-		case entry.IsDir():
-			return target.Mkdir(name, 0o755)
-		case entry.Type().IsRegular() || entry.Type() == fs.ModeSymlink:
-			return link(source, target, name)
-		default:
-			return nil // sockets, pipes and devices are never part of a checkpoint
-		}
-	})
-}
-
-// link makes the file of that name below source appear below target; a symbolic
-// link is linked itself.
-func link(source, target *os.Root, name string) error {
-	from, err := source.Open(path.Dir(name))
-	if err != nil {
-		return err
-	}
-	defer from.Close()
-	to, err := target.Open(path.Dir(name))
-	if err != nil {
-		return err
-	}
-	defer to.Close()
-	return os.NewSyscallError("linkat", unix.Linkat(int(from.Fd()), path.Base(name), int(to.Fd()), path.Base(name), 0))
+	return w.save(ctx, held, checkpoint.SaveOptions{Urgent: true, Meta: map[string]string{metaNotice: notice, metaFinal: "done"}})
 }
 
 // workLost is the time between the newest progress that a whole checkpoint holds

@@ -14,10 +14,12 @@ import (
 
 // Checkpoints is the store of checkpoints; checkpoint.Store is one.
 type Checkpoints interface {
-	Save(ctx context.Context, run, dir string, meta map[string]string) (checkpoint.Saved, error)
+	Save(ctx context.Context, run, dir string, o checkpoint.SaveOptions) (checkpoint.Saved, error)
+	Hold(run, from, to string) error
 	Latest(ctx context.Context, run string) (checkpoint.Generation, bool, error)
-	Restore(ctx context.Context, run, dir string) (checkpoint.Restored, bool, error)
-	Prune(ctx context.Context, run string) error
+	Restore(ctx context.Context, run, dir string, o checkpoint.RestoreOptions) (checkpoint.Restored, bool, error)
+	Forget(run string)
+	Prune(ctx context.Context, run string, dryRun bool) (checkpoint.Pruned, error)
 }
 
 // Containers reaches the containers of this node's pods without the API server.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"os"
 	"sync"
@@ -247,7 +248,7 @@ func (w *workload) periodic(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, w.a.cfg.SaveTimeout)
 	defer cancel()
 	w.prepare(ctx)
-	saved, err := w.save(ctx, w.checkpointDir, nil)
+	saved, err := w.save(ctx, w.checkpointDir, checkpoint.SaveOptions{})
 	if errors.Is(err, checkpoint.ErrNothing) {
 		return
 	}
@@ -256,8 +257,10 @@ func (w *workload) periodic(ctx context.Context) {
 		return
 	}
 	w.log.Info("checkpointed", "generation", saved.Number, "files", saved.Files, "bytes", saved.Bytes, "uploaded", saved.Uploaded)
-	if err := w.a.checkpoints.Prune(ctx, w.run); err != nil {
+	if pruned, err := w.a.checkpoints.Prune(ctx, w.run, false); err != nil {
 		w.log.Warn("old checkpoints could not be removed", "error", err)
+	} else if len(pruned.Generations) > 0 || pruned.Chunks > 0 {
+		w.log.Debug("old checkpoints are removed", "generations", pruned.Generations, "chunks", pruned.Chunks, "bytes", pruned.Bytes)
 	}
 }
 
@@ -283,17 +286,21 @@ func (w *workload) prepare(ctx context.Context) {
 	}
 }
 
+// asks says whether the workload is asked for a consistent state before it is saved.
+func (w *workload) asks() bool {
+	return len(w.spec.CheckpointCommand) > 0 || w.spec.CheckpointSignal != ""
+}
+
 // save makes a new generation from dir.
-func (w *workload) save(ctx context.Context, dir string, meta map[string]string) (checkpoint.Saved, error) {
+func (w *workload) save(ctx context.Context, dir string, o checkpoint.SaveOptions) (checkpoint.Saved, error) {
 	w.saving.Lock()
 	defer w.saving.Unlock()
 	pod, _, _ := w.state()
-	all := map[string]string{metaNode: w.a.cfg.Node, metaPod: pod.Name}
-	for k, v := range meta {
-		all[k] = v
-	}
+	meta := map[string]string{metaNode: w.a.cfg.Node, metaPod: pod.Name}
+	maps.Copy(meta, o.Meta)
+	o.Meta, o.Writer = meta, string(pod.UID)
 	start := time.Now()
-	saved, err := w.a.checkpoints.Save(ctx, w.run, dir, all)
+	saved, err := w.a.checkpoints.Save(ctx, w.run, dir, o)
 	if err != nil {
 		if !errors.Is(err, checkpoint.ErrNothing) {
 			w.a.metrics.checkpointFailures.Inc()

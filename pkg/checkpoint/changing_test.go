@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,7 +18,7 @@ import (
 func TestAnEmptyDirectoryDoesNotReplaceACheckpoint(t *testing.T) {
 	s, _ := open(t, 3)
 	files := t.TempDir()
-	if _, err := s.Save(t.Context(), run, files, nil); !errors.Is(err, checkpoint.ErrNothing) {
+	if _, err := s.Save(t.Context(), run, files, checkpoint.SaveOptions{}); !errors.Is(err, checkpoint.ErrNothing) {
 		t.Errorf("error %v, want ErrNothing", err)
 	}
 	write(t, files, "f", "x")
@@ -27,7 +26,7 @@ func TestAnEmptyDirectoryDoesNotReplaceACheckpoint(t *testing.T) {
 	if err := os.RemoveAll(files); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Save(t.Context(), run, files, nil); err == nil {
+	if _, err := s.Save(t.Context(), run, files, checkpoint.SaveOptions{}); err == nil {
 		t.Error("a directory that is gone was saved")
 	}
 	if latest, _, _ := s.Latest(t.Context(), run); latest.Number != 1 {
@@ -36,14 +35,11 @@ func TestAnEmptyDirectoryDoesNotReplaceACheckpoint(t *testing.T) {
 }
 
 func TestADirectoryThatIsBeingRemovedMakesNoCheckpoint(t *testing.T) {
-	random := make([]byte, 40<<20)
-	for i := range random {
-		random[i] = byte(rand.Uint32())
-	}
+	large := random(40 << 20)
 	for range 3 {
 		s, store := open(t, 3)
 		files := filepath.Join(t.TempDir(), "volume")
-		write(t, files, "large", string(random))
+		write(t, files, "large", large)
 		for i := range 20 {
 			write(t, files, fmt.Sprintf("small-%02d", i), "")
 		}
@@ -58,7 +54,7 @@ func TestADirectoryThatIsBeingRemovedMakesNoCheckpoint(t *testing.T) {
 				time.Sleep(100 * time.Microsecond)
 			}
 		}()
-		saved, err := s.Save(t.Context(), run, files, nil)
+		saved, err := s.Save(t.Context(), run, files, checkpoint.SaveOptions{})
 		<-removed
 		if err == nil && saved.Files != 21 {
 			t.Errorf("saved %d of 21 files", saved.Files)
@@ -101,7 +97,7 @@ func TestAFileThatGrowsIsSavedAsItWasAtOneMoment(t *testing.T) {
 	for range 10 {
 		save(t, s, files)
 		into := t.TempDir()
-		if _, _, err := s.Restore(t.Context(), run, into); err != nil {
+		if _, _, err := s.Restore(t.Context(), run, into, checkpoint.RestoreOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		got, err := os.ReadFile(filepath.Join(into, "log"))
@@ -140,7 +136,7 @@ func TestAFileReplacedByRenamingIsNeverMissing(t *testing.T) {
 		}
 	}()
 	for range 50 {
-		_, err := s.Save(t.Context(), run, files, nil)
+		_, err := s.Save(t.Context(), run, files, checkpoint.SaveOptions{})
 		if errors.Is(err, checkpoint.ErrRemoved) || errors.Is(err, checkpoint.ErrChanging) {
 			continue // it may give up, but not save half of it
 		}
@@ -148,7 +144,7 @@ func TestAFileReplacedByRenamingIsNeverMissing(t *testing.T) {
 			t.Fatal(err)
 		}
 		into := t.TempDir()
-		if _, _, err := s.Restore(t.Context(), run, into); err != nil {
+		if _, _, err := s.Restore(t.Context(), run, into, checkpoint.RestoreOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		got, err := os.ReadFile(filepath.Join(into, "state"))

@@ -3,6 +3,7 @@
 package checkpoint
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -16,10 +17,8 @@ import (
 )
 
 const (
-	format = "spotbench.dev/checkpoint/v1"
-	// chunkSize is the most that one chunk holds before compression, in bytes.
-	chunkSize = 4 << 20
-	// maxManifest bounds what is read for a manifest, in bytes: about 300 000 files.
+	format = "spotbench.dev/checkpoint/v2"
+	// maxManifest bounds a manifest before compression, in bytes: about 2 TiB of files.
 	maxManifest = 64 << 20
 )
 
@@ -28,11 +27,11 @@ const own = ".spotbench"
 
 // manifest lists what a generation consists of.
 type manifest struct {
-	Format     string            `json:"format"`
 	Run        string            `json:"run"`
 	Generation int64             `json:"generation"`
 	CreatedAt  time.Time         `json:"createdAt"`
 	NewestFile time.Time         `json:"newestFile,omitzero"`
+	Writer     string            `json:"writer,omitempty"`
 	Meta       map[string]string `json:"meta,omitempty"`
 	Entries    []entry           `json:"entries"`
 }
@@ -58,44 +57,77 @@ const (
 
 // chunk is a part of a file, stored under the digest of its content.
 type chunk struct {
-	SHA256 string `json:"sha256"`
-	Size   int64  `json:"size"`
+	Digest string `json:"digest"`
+	Size   int64  `json:"size"`           // of the content, in bytes
+	Zstd   bool   `json:"zstd,omitempty"` // stored compressed
 }
 
-// envelope protects a manifest against truncation and bit rot.
-type envelope struct {
-	SHA256   string          `json:"sha256"`
-	Manifest json.RawMessage `json:"manifest"`
+// A manifest is stored as one line, "FORMAT DIGEST KEY", and the compressed and, with
+// a key, encrypted JSON. KEY tells which key that was, or is "-". DIGEST is the
+// SHA-256 of KEY and all that follows the line, against truncation and bit rot.
+func envelope(keyID string, body []byte) []byte {
+	if keyID == "" {
+		keyID = "-"
+	}
+	return fmt.Appendf(nil, "%s %s %s\n%s", format, envelopeDigest(keyID, body), keyID, body)
 }
 
-func (m manifest) encode() ([]byte, error) {
+func envelopeDigest(keyID string, body []byte) string {
+	h := sha256.New()
+	h.Write([]byte(keyID + "\n"))
+	h.Write(body)
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// openEnvelope undoes envelope.
+func openEnvelope(data []byte) (keyID string, body []byte, err error) {
+	line, body, found := bytes.Cut(data, []byte("\n"))
+	fields := strings.Split(string(line[:min(len(line), 256)]), " ")
+	if !found || len(fields) != 3 {
+		return "", nil, errors.New("it does not begin like one")
+	}
+	if fields[0] != format {
+		return "", nil, fmt.Errorf("its format %q is not %q", fields[0], format)
+	}
+	if envelopeDigest(fields[2], body) != fields[1] {
+		return "", nil, errors.New("its digest does not match")
+	}
+	return strings.TrimPrefix(fields[2], "-"), body, nil
+}
+
+func (m manifest) encode(s seal, codec codec) ([]byte, error) {
 	inner, err := json.Marshal(m)
 	if err != nil {
 		return nil, err
 	}
-	sum := sha256.Sum256(inner)
-	return json.Marshal(envelope{SHA256: hex.EncodeToString(sum[:]), Manifest: inner})
+	if len(inner) > maxManifest {
+		return nil, fmt.Errorf("its list of files has %d bytes, more than %d: put small files into archives", len(inner), maxManifest)
+	}
+	return envelope(s.id, s.close(nil, codec.compress(nil, inner), manifestName(m.Run, m.Generation))), nil
 }
 
 // decodeManifest reads what encode wrote. Everything in it is checked, since the
 // store may be written by others: a manifest that passes can be restored without
 // leaving the directory.
-func decodeManifest(data []byte, run string, generation int64) (manifest, error) {
-	var e envelope
-	if err := json.Unmarshal(data, &e); err != nil {
+func decodeManifest(data []byte, run string, generation int64, s seal, codec codec) (manifest, error) {
+	keyID, body, err := openEnvelope(data)
+	if err != nil {
 		return manifest{}, err
 	}
-	if sum := sha256.Sum256(e.Manifest); hex.EncodeToString(sum[:]) != e.SHA256 {
-		return manifest{}, errors.New("its digest does not match")
+	if keyID != s.id {
+		return manifest{}, wrongKey(keyID, s.id)
+	}
+	if body, err = s.open(bytes.Clone(body), manifestName(run, generation)); err != nil {
+		return manifest{}, err
+	}
+	if body, err = codec.expand(nil, body); err != nil {
+		return manifest{}, err
 	}
 	var m manifest
-	if err := json.Unmarshal(e.Manifest, &m); err != nil {
+	if err := json.Unmarshal(body, &m); err != nil {
 		return manifest{}, err
 	}
-	switch {
-	case m.Format != format:
-		return manifest{}, fmt.Errorf("its format %q is not %q", m.Format, format)
-	case m.Run != run || m.Generation != generation:
+	if m.Run != run || m.Generation != generation {
 		return manifest{}, fmt.Errorf("it is of generation %d of %q", m.Generation, m.Run)
 	}
 	seen := map[string]kind{}
@@ -118,6 +150,16 @@ func decodeManifest(data []byte, run string, generation int64) (manifest, error)
 	return m, nil
 }
 
+func wrongKey(stored, given string) error {
+	switch {
+	case stored == "":
+		return fmt.Errorf("%w: it is not encrypted, and the store was opened with key %s", ErrKey, given)
+	case given == "":
+		return fmt.Errorf("%w: it is encrypted with key %s, and none was given", ErrKey, stored)
+	}
+	return fmt.Errorf("%w: it is encrypted with key %s, not with the given %s", ErrKey, stored, given)
+}
+
 var digestPattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
 func (e entry) check() error {
@@ -129,7 +171,7 @@ func (e entry) check() error {
 	}
 	switch e.Kind {
 	case kindDir, kindLink:
-		if len(e.Chunks) != 0 || e.Size != 0 || (e.Kind == kindLink) != (e.Target != "") {
+		if len(e.Chunks) != 0 || e.Size != 0 || (e.Kind == kindLink) != (e.Target != "") || strings.ContainsRune(e.Target, 0) {
 			return fmt.Errorf("it is not a well-formed %s", e.Kind)
 		}
 		return nil
@@ -139,8 +181,8 @@ func (e entry) check() error {
 	}
 	var total int64
 	for _, c := range e.Chunks {
-		if !digestPattern.MatchString(c.SHA256) || c.Size <= 0 || c.Size > chunkSize {
-			return fmt.Errorf("its chunk %q of %d bytes is not well-formed", c.SHA256, c.Size)
+		if !digestPattern.MatchString(c.Digest) || c.Size <= 0 || c.Size > maxChunk {
+			return fmt.Errorf("its chunk %q of %d bytes is not well-formed", c.Digest, c.Size)
 		}
 		total += c.Size
 	}
@@ -162,4 +204,15 @@ func (m manifest) totals() (files int, bytes int64) {
 		}
 	}
 	return files, bytes
+}
+
+// chunks are those that the generation consists of.
+func (m manifest) chunks() map[string]chunk {
+	set := map[string]chunk{}
+	for _, e := range m.Entries {
+		for _, c := range e.Chunks {
+			set[c.Digest] = c
+		}
+	}
+	return set
 }

@@ -3,66 +3,118 @@
 package checkpoint
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path"
 	"slices"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 )
+
+// RestoreOptions of one Restore.
+type RestoreOptions struct {
+	// Generation is the one wanted; 0 is the newest that is whole.
+	Generation int64
+	// Writer is who goes on with the run, for example a pod's UID. From here on a Save
+	// by another writer is ErrSuperseded. Without a name nobody takes over.
+	Writer string
+}
+
+// Restored is a generation just written back.
+type Restored struct {
+	Generation
+	Files int
+	Bytes int64
+	// Damaged are newer generations that could not be used, and Reasons why, in the
+	// same order.
+	Damaged []int64
+	Reasons []error
+}
 
 // Restore writes the newest whole generation of the run under dir and replaces
 // what has the same names there; false if there is none. A generation that is
-// damaged is passed over for the one before it. An error of the store or of the
-// disk is returned instead: an older checkpoint would not help, and silently going
-// back in time would lose work.
-func (s *Store) Restore(ctx context.Context, run, dir string) (Restored, bool, error) {
-	numbers, err := s.numbers(ctx, run)
+// damaged is passed over for the one before it. An error of the store, of the disk or
+// of the key is returned instead: an older checkpoint would not help, and silently
+// going back in time would lose work.
+func (s *Store) Restore(ctx context.Context, run, dir string, o RestoreOptions) (Restored, bool, error) {
+	restored, found, err := s.restoreNewest(ctx, run, dir, o)
 	if err != nil {
+		return Restored{Damaged: restored.Damaged, Reasons: restored.Reasons}, false, fmt.Errorf("restore %s: %w", run, err)
+	}
+	return restored, found, nil
+}
+
+func (s *Store) restoreNewest(ctx context.Context, run, dir string, o RestoreOptions) (Restored, bool, error) {
+	if err := checkRun(run); err != nil {
 		return Restored{}, false, err
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return Restored{}, false, fmt.Errorf("restore: %w", err)
+		return Restored{}, false, err
 	}
 	defer root.Close()
-	var damaged []int64
-	var reasons []error
+	if o.Writer != "" {
+		// First, so that no Save of the writer before comes after the list.
+		if err := s.claim(ctx, run, o.Writer); err != nil {
+			return Restored{}, false, err
+		}
+	}
+	numbers, err := s.numbers(ctx, run)
+	if err != nil {
+		return Restored{}, false, err
+	}
+	if o.Generation != 0 {
+		if !slices.Contains(numbers, o.Generation) {
+			return Restored{}, false, fmt.Errorf("there is no checkpoint %d", o.Generation)
+		}
+		numbers = []int64{o.Generation}
+	}
+	var restored Restored
 	for _, n := range numbers {
 		m, err := s.load(ctx, run, n)
 		if err == nil {
 			err = s.restore(ctx, m, root)
 		}
 		if errors.Is(err, ErrDamaged) {
-			damaged, reasons = append(damaged, n), append(reasons, err)
+			restored.Damaged, restored.Reasons = append(restored.Damaged, n), append(restored.Reasons, err)
 			continue
 		}
 		if err != nil {
-			return Restored{}, false, fmt.Errorf("restore checkpoint %d of %s: %w", n, run, err)
+			return restored, false, err
 		}
-		restored := Restored{Generation: m.generation(), Damaged: damaged}
+		restored.Generation = m.generation()
 		restored.Files, restored.Bytes = m.totals()
 		return restored, true, nil
 	}
-	if len(damaged) > 0 {
-		return Restored{Damaged: damaged}, false, fmt.Errorf("no checkpoint of %s can be used: %w", run, errors.Join(reasons...))
+	if len(restored.Damaged) > 0 {
+		return restored, false, fmt.Errorf("no checkpoint can be used: %w", errors.Join(restored.Reasons...))
 	}
 	return Restored{}, false, nil
 }
 
-// staging is where files are written before they get their places, so that a
-// generation that turns out damaged leaves nothing behind.
-const staging = own + "/restoring"
+const (
+	// staging is where files are written before they get their places, so that a
+	// generation that turns out damaged leaves nothing behind.
+	staging = own + "/staging"
+	// restoring is there while the files get their places. It lists their names at the
+	// top of the directory; what is there under them is not whole.
+	restoring = own + "/restoring"
+)
 
 func (s *Store) restore(ctx context.Context, m manifest, root *os.Root) (err error) {
 	if err := root.Mkdir(own, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	if err := root.RemoveAll(staging); err != nil {
+	if err := clearHalf(root); err != nil {
 		return err
 	}
 	if err := root.Mkdir(staging, 0o700); err != nil {
@@ -74,20 +126,102 @@ func (s *Store) restore(ctx context.Context, m manifest, root *os.Root) (err err
 		return err
 	}
 	defer stage.Close()
+	if err := hasSpace(stage, m); err != nil {
+		return err
+	}
 	if err := s.writeTree(ctx, m, stage); err != nil {
 		return err
 	}
-	names, err := fs.ReadDir(stage.FS(), ".")
+	return takePlaces(root, stage)
+}
+
+// clearHalf removes what a restore that was cut short has left.
+func clearHalf(root *os.Root) error {
+	if err := root.RemoveAll(staging); err != nil {
+		return err
+	}
+	data, err := root.ReadFile(restoring)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
+	var names []string
+	if err := json.Unmarshal(data, &names); err != nil {
+		return fmt.Errorf("%s: %w", restoring, err)
+	}
 	for _, name := range names {
-		if err := root.RemoveAll(name.Name()); err != nil {
+		if !fs.ValidPath(name) || name == "." || path.Dir(name) != "." || name == own {
+			return fmt.Errorf("%s: %q is not a name", restoring, name)
+		}
+		if err := root.RemoveAll(name); err != nil {
 			return err
 		}
-		if err := root.Rename(path.Join(staging, name.Name()), name.Name()); err != nil {
+	}
+	return root.Remove(restoring)
+}
+
+// takePlaces moves all that is below stage to where it belongs.
+func takePlaces(root, stage *os.Root) error {
+	entries, err := fs.ReadDir(stage.FS(), ".")
+	if err != nil {
+		return err
+	}
+	names := make([]string, len(entries))
+	for i, e := range entries {
+		names[i] = e.Name()
+	}
+	data, err := json.Marshal(names)
+	if err != nil {
+		return err
+	}
+	// What was written is on the disk before it can be taken for whole, and it is known
+	// what is not whole before that can be.
+	if err := flush(root); err != nil {
+		return err
+	}
+	if err := root.WriteFile(restoring+".tmp", data, 0o600); err != nil {
+		return err
+	}
+	if err := errors.Join(flush(root), root.Rename(restoring+".tmp", restoring), flush(root)); err != nil {
+		return err
+	}
+	for _, name := range names {
+		if err := root.RemoveAll(name); err != nil {
 			return err
 		}
+		if err := root.Rename(path.Join(staging, name), name); err != nil {
+			return err
+		}
+	}
+	return errors.Join(flush(root), root.Remove(restoring))
+}
+
+// flush writes the directory's file system to its disk.
+func flush(root *os.Root) error {
+	f, err := root.Open(".")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return os.NewSyscallError("syncfs", unix.Syncfs(int(f.Fd())))
+}
+
+// hasSpace refuses a generation that cannot fit before anything of it is fetched.
+func hasSpace(stage *os.Root, m manifest) error {
+	f, err := stage.Open(".")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var s unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &s); err != nil {
+		return os.NewSyscallError("fstatfs", err)
+	}
+	_, need := m.totals()
+	if free := s.Bavail * uint64(s.Bsize); uint64(need) > free { //nolint:gosec // sizes are positive: the manifest was checked, the kernel is right
+		return fmt.Errorf("checkpoint %d has %d bytes and the disk has %d left: %w", m.Generation, need, free, syscall.ENOSPC)
 	}
 	return nil
 }
@@ -103,14 +237,7 @@ func (s *Store) writeTree(ctx context.Context, m manifest, stage *os.Root) error
 			return err
 		}
 	}
-	group, groupCtx := errgroup.WithContext(ctx)
-	group.SetLimit(parallel)
-	for _, e := range m.Entries {
-		if e.Kind == kindFile {
-			group.Go(func() error { return s.writeFile(groupCtx, m.Run, e, stage) })
-		}
-	}
-	if err := group.Wait(); err != nil {
+	if err := s.writeFiles(ctx, m, stage); err != nil {
 		return err
 	}
 	for _, e := range m.Entries {
@@ -135,67 +262,77 @@ func (s *Store) writeTree(ctx context.Context, m manifest, stage *os.Root) error
 	return nil
 }
 
-func (s *Store) writeFile(ctx context.Context, run string, e entry, stage *os.Root) (err error) {
-	f, err := stage.OpenFile(e.Path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+// writeFiles writes the chunks of all files in parallel, one file's as well as many's.
+func (s *Store) writeFiles(ctx context.Context, m manifest, stage *os.Root) error {
+	fetch, err := s.newFetch(m.Run)
 	if err != nil {
 		return err
 	}
-	for _, c := range e.Chunks {
-		data, err := s.chunk(ctx, run, c)
-		if err == nil {
-			_, err = f.Write(data)
-		}
-		if err != nil {
-			return errors.Join(fmt.Errorf("file %q: %w", e.Path, err), f.Close())
-		}
-	}
-	if err := errors.Join(f.Chmod(e.Mode), f.Close()); err != nil {
-		return err
-	}
-	return stage.Chtimes(e.Path, time.Time{}, e.MTime)
-}
-
-// chunk reads a chunk and makes sure that it is the one that was asked for.
-func (s *Store) chunk(ctx context.Context, run string, c chunk) ([]byte, error) {
-	compressed, err := s.get(ctx, chunkKey(run, c.SHA256), 2*chunkSize)
-	if err != nil {
-		return nil, err
-	}
-	data, err := s.dec.DecodeAll(compressed, make([]byte, 0, c.Size))
-	if err != nil {
-		return nil, fmt.Errorf("%w chunk %s: %w", ErrDamaged, c.SHA256, err)
-	}
-	if describe(data) != c {
-		return nil, fmt.Errorf("%w chunk %s: its digest does not match", ErrDamaged, c.SHA256)
-	}
-	return data, nil
-}
-
-// Verify reads all of a generation and says whether it could be restored.
-func (s *Store) Verify(ctx context.Context, run string, generation int64) error {
-	if err := checkRun(run); err != nil {
-		return err
-	}
-	m, err := s.load(ctx, run, generation)
-	if err != nil {
-		return err
-	}
-	group, ctx := errgroup.WithContext(ctx)
+	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(parallel)
-	checked := map[string]bool{}
 	for _, e := range m.Entries {
-		for _, c := range e.Chunks {
-			if checked[c.SHA256] {
-				continue
+		if groupCtx.Err() != nil {
+			break
+		}
+		if e.Kind != kindFile {
+			continue
+		}
+		f, err := stage.OpenFile(e.Path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		if err != nil {
+			return errors.Join(err, group.Wait())
+		}
+		file := &unfinished{File: f, stage: stage, entry: e}
+		file.left.Store(int64(len(e.Chunks)))
+		if len(e.Chunks) == 0 {
+			if err := file.finish(); err != nil {
+				return errors.Join(err, group.Wait())
 			}
-			checked[c.SHA256] = true
+		}
+		var offset int64
+		for _, c := range e.Chunks {
+			at := offset
 			group.Go(func() error {
-				if _, err := s.chunk(ctx, run, c); err != nil {
-					return fmt.Errorf("checkpoint %d of %s: file %q: %w", generation, run, e.Path, err)
+				err := groupCtx.Err()
+				if err == nil {
+					err = fetch.chunk(groupCtx, c, func(data []byte) error {
+						if _, err := f.WriteAt(data, at); err != nil {
+							return err
+						}
+						// The disk begins now, so that there is less to wait for at the end.
+						_ = unix.SyncFileRange(int(f.Fd()), at, int64(len(data)), unix.SYNC_FILE_RANGE_WRITE)
+						return nil
+					})
 				}
-				return nil
+				if err != nil {
+					err = fmt.Errorf("checkpoint %d: file %q: %w", m.Generation, e.Path, err)
+				}
+				return errors.Join(err, file.done())
 			})
+			offset += c.Size
 		}
 	}
-	return group.Wait()
+	return cmp.Or(group.Wait(), ctx.Err())
+}
+
+// unfinished is a file whose chunks are being written.
+type unfinished struct {
+	*os.File
+	stage *os.Root
+	entry entry
+	left  atomic.Int64
+}
+
+// done finishes the file after its last chunk.
+func (u *unfinished) done() error {
+	if u.left.Add(-1) > 0 {
+		return nil
+	}
+	return u.finish()
+}
+
+func (u *unfinished) finish() error {
+	if err := errors.Join(u.Chmod(u.entry.Mode), u.Close()); err != nil {
+		return err
+	}
+	return u.stage.Chtimes(u.entry.Path, time.Time{}, u.entry.MTime)
 }

@@ -15,7 +15,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"maps"
 	"net/url"
 	"path"
 	"regexp"
@@ -25,15 +25,14 @@ import (
 	"sync"
 	"time"
 
-	"github.com/klauspost/compress/zstd"
 	"gocloud.dev/blob"
-	_ "gocloud.dev/blob/fileblob" // file://
-	_ "gocloud.dev/blob/s3blob"   // s3://
-	"gocloud.dev/gcerrors"
 )
 
 // DefaultKeep is how many generations Prune keeps of a run.
 const DefaultKeep = 3
+
+// Schemes are those of a store's URL.
+var Schemes = []string{"s3", "gs", "azblob", "file"}
 
 var (
 	// ErrNothing says that the directory has no files, so there is nothing to save.
@@ -44,6 +43,14 @@ var (
 	ErrChanging = errors.New("a file changes in place while it is read")
 	// ErrDamaged says that what the store has cannot be used.
 	ErrDamaged = errors.New("damaged")
+	// ErrKey says that what the store has is encrypted with another key than the
+	// store was opened with.
+	ErrKey = errors.New("wrong encryption key")
+	// ErrSuperseded says that another writer has restored the run since, and goes on
+	// with it: what this one saves would put the run back.
+	ErrSuperseded = errors.New("another writer goes on with the run")
+	// ErrHalfRestored says that a restore into the directory was cut short.
+	ErrHalfRestored = errors.New("a restore into this directory was cut short; restore again")
 )
 
 // Generation identifies a checkpoint.
@@ -59,23 +66,6 @@ type Generation struct {
 	NewestFile time.Time
 }
 
-// Saved is a generation just made.
-type Saved struct {
-	Generation
-	Files int
-	// Bytes of the files, and of them the compressed bytes that had to be sent.
-	Bytes, Uploaded int64
-}
-
-// Restored is a generation just written back.
-type Restored struct {
-	Generation
-	Files int
-	Bytes int64
-	// Damaged are newer generations that could not be used.
-	Damaged []int64
-}
-
 // Info describes a generation in a list; Err is why it cannot be used.
 type Info struct {
 	Generation
@@ -84,64 +74,88 @@ type Info struct {
 	Err   error
 }
 
-// Store is a bucket of checkpoints.
+// Options say where a store is and how it is used.
+type Options struct {
+	// URL is s3://bucket, gs://bucket or azblob://container, with gocloud.dev's query
+	// parameters, or file:///path.
+	URL string
+	// Keep is how many generations Prune keeps of a run; 0 is DefaultKeep.
+	Keep int
+	// MaxAge is the age at which Prune removes a generation that is not the newest,
+	// even if it is among those to keep; 0 is none.
+	MaxAge time.Duration
+	// Key encrypts; the zero Key does not.
+	Key Key
+	// UploadLimit bounds what all Saves send together, in bytes a second; 0 does not.
+	// Urgent ones are not bound by it.
+	UploadLimit int64
+}
+
+// Store is a bucket of checkpoints. It is safe for concurrent use, also by several
+// processes.
 type Store struct {
-	bucket *blob.Bucket
-	keep   int
-	enc    *zstd.Encoder
-	dec    *zstd.Decoder
+	objects   objects
+	keep      int
+	maxAge    time.Duration
+	key       Key
+	shares    *shares
+	chunks    codec
+	manifests codec
 
-	mu sync.Mutex
-	// read remembers the chunks of files by inode, size and times, so that a file
-	// that has not changed is not read again.
-	read map[string]map[fileID][]chunk // by run
+	mu   sync.Mutex
+	runs map[string]memory
 }
 
-// Open opens the bucket of a URL: s3://bucket, with the query parameters endpoint,
-// use_path_style and region for other services than AWS, or file:///path. In a
-// directory two processes that finish a checkpoint of the same run at the same
-// moment can get the same number, of which one then replaces the other; S3 decides.
-func Open(ctx context.Context, storeURL string, keep int) (*Store, error) {
-	u, err := url.Parse(storeURL)
-	if err != nil || u.Scheme != "file" && u.Scheme != "s3" {
-		return nil, fmt.Errorf("checkpoint store %q: use file:///path or s3://bucket?region=…", redact(storeURL))
+// Open opens a store.
+func Open(ctx context.Context, o Options) (*Store, error) {
+	u, err := url.Parse(o.URL)
+	if err != nil || !slices.Contains(Schemes, u.Scheme) || u.Scheme == "file" && (u.Host != "" || u.Path == "") || u.Scheme != "file" && u.Host == "" {
+		return nil, fmt.Errorf("checkpoint store %q: use s3://bucket?region=…, gs://bucket, azblob://container?storage_account=… or file:///path", redact(o.URL))
 	}
-	if keep < 1 {
-		return nil, fmt.Errorf("number of checkpoints to keep %d: use at least 1", keep)
+	if o.Keep < 0 {
+		return nil, fmt.Errorf("number of checkpoints to keep %d: use at least 1", o.Keep)
 	}
+	if o.MaxAge < 0 {
+		return nil, fmt.Errorf("age of checkpoints %s: use a positive duration, or 0 for any age", o.MaxAge)
+	}
+	if o.UploadLimit < 0 {
+		return nil, fmt.Errorf("upload limit %d: use bytes a second, or 0 for none", o.UploadLimit)
+	}
+	s := &Store{keep: o.Keep, maxAge: o.MaxAge, key: o.Key, shares: newShares(o.UploadLimit), runs: map[string]memory{}}
+	if s.keep == 0 {
+		s.keep = DefaultKeep
+	}
+	if s.chunks, err = newCodec(maxChunk); err != nil {
+		return nil, err
+	}
+	if s.manifests, err = newCodec(maxManifest); err != nil {
+		return nil, err
+	}
+	if s.objects, err = openObjects(ctx, u); err != nil {
+		return nil, errors.Join(fmt.Errorf("checkpoint store %s: %w", redact(o.URL), err), s.chunks.close(), s.manifests.close())
+	}
+	return s, nil
+}
+
+func openObjects(ctx context.Context, u *url.URL) (objects, error) {
 	if u.Scheme == "file" {
-		q := u.Query()
-		// A temporary directory elsewhere could not be renamed from; times and digests
-		// are in our own manifests.
-		q.Set("no_tmp_dir", "true")
-		q.Set("metadata", "skip")
-		q.Set("create_dir", "true")
-		u.RawQuery = q.Encode()
+		if u.RawQuery != "" {
+			return nil, fmt.Errorf("unknown query parameters %q: file:// has none", u.RawQuery)
+		}
+		return openDirectory(u.Path)
 	}
-	bucket, err := blob.OpenBucket(ctx, u.String())
-	if err != nil {
-		return nil, fmt.Errorf("checkpoint store %s: %w", redact(storeURL), err)
-	}
-	return New(bucket, keep)
-}
-
-// New makes a store of a bucket, which it owns from then on.
-func New(bucket *blob.Bucket, keep int) (*Store, error) {
-	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithLowerEncoderMem(true))
+	location := *u
+	location.User = nil // credentials are not taken from a URL, nor to be in its errors
+	bucket, err := blob.OpenBucket(ctx, location.String())
 	if err != nil {
 		return nil, err
 	}
-	dec, err := zstd.NewReader(nil, zstd.WithDecoderMaxMemory(chunkSize))
-	if err != nil {
-		return nil, err
-	}
-	return &Store{bucket: bucket, keep: keep, enc: enc, dec: dec, read: map[string]map[fileID][]chunk{}}, nil
+	return cloud{bucket}, nil
 }
 
-// Close closes the bucket.
+// Close closes the store.
 func (s *Store) Close() error {
-	s.dec.Close()
-	return errors.Join(s.enc.Close(), s.bucket.Close())
+	return errors.Join(s.chunks.close(), s.manifests.close(), s.objects.close())
 }
 
 // redact removes a password from a URL for messages.
@@ -164,95 +178,93 @@ func checkRun(run string) error {
 // No part of a run's key begins with an underscore, so these cannot collide with
 // another run's.
 func manifestPrefix(run string) string { return run + "/_manifests/" }
+func removedPrefix(run string) string  { return run + "/_removed/" }
+func writerPrefix(run string) string   { return run + "/_writers/" }
 func chunkPrefix(run string) string    { return run + "/_chunks/" }
 
-func manifestKey(run string, generation int64) string {
-	return fmt.Sprintf("%s%020d.json", manifestPrefix(run), generation)
+func manifestName(run string, generation int64) string {
+	return manifestPrefix(run) + numbered(generation)
 }
 
-func chunkKey(run, digest string) string { return chunkPrefix(run) + digest[:2] + "/" + digest }
+// numbered is a number as part of a name that sorts like it.
+func numbered(n int64) string { return fmt.Sprintf("%020d", n) }
+
+// chunkName is where a chunk is. A compressed one has another name than the same
+// content as it is, since two versions of this program may decide differently.
+func chunkName(run string, c chunk) string {
+	name := chunkPrefix(run) + c.Digest[:2] + "/" + c.Digest
+	if c.Zstd {
+		name += ".zst"
+	}
+	return name
+}
 
 // numbers are the generations of the run that have a manifest, newest first.
 func (s *Store) numbers(ctx context.Context, run string) ([]int64, error) {
-	if err := checkRun(run); err != nil {
-		return nil, err
+	found, err := s.numberedObjects(ctx, manifestPrefix(run))
+	if err != nil {
+		return nil, fmt.Errorf("list the checkpoints of %s: %w", run, err)
 	}
-	var err error
-	for range attempts {
-		var numbers []int64
-		numbers, err = s.listNumbers(ctx, run)
-		if err == nil {
-			return numbers, nil
-		}
-		// In a file:// store the list trips over a file that is renamed meanwhile.
-		if gcerrors.Code(err) != gcerrors.NotFound {
-			break
-		}
-	}
-	return nil, fmt.Errorf("list the checkpoints of %s: %w", run, err)
+	return newestFirst(found), nil
 }
 
-func (s *Store) listNumbers(ctx context.Context, run string) ([]int64, error) {
-	var numbers []int64
-	iter := s.bucket.List(&blob.ListOptions{Prefix: manifestPrefix(run)})
-	for {
-		object, err := iter.Next(ctx)
-		if errors.Is(err, io.EOF) {
-			slices.Sort(numbers)
-			slices.Reverse(numbers)
-			return numbers, nil
+func newestFirst(found map[int64]object) []int64 {
+	numbers := slices.Sorted(maps.Keys(found))
+	slices.Reverse(numbers)
+	return numbers
+}
+
+func (s *Store) numberedObjects(ctx context.Context, prefix string) (map[int64]object, error) {
+	found := map[int64]object{}
+	err := s.objects.list(ctx, prefix, func(o object) {
+		if n, err := strconv.ParseInt(path.Base(o.name), 10, 64); err == nil && n > 0 && o.name == prefix+numbered(n) {
+			found[n] = o
 		}
-		if err != nil {
-			return nil, err
-		}
-		if n, err := strconv.ParseInt(strings.TrimSuffix(path.Base(object.Key), ".json"), 10, 64); err == nil && n > 0 {
-			numbers = append(numbers, n)
-		}
-	}
+	})
+	return found, err
 }
 
 // load reads a manifest. An error is ErrDamaged if the object was read but is of
 // no use.
 func (s *Store) load(ctx context.Context, run string, generation int64) (manifest, error) {
-	data, err := s.get(ctx, manifestKey(run, generation), maxManifest)
+	m, err := s.loadFrom(ctx, manifestName(run, generation), run, generation)
 	if err != nil {
 		return manifest{}, fmt.Errorf("checkpoint %d of %s: %w", generation, run, err)
-	}
-	m, err := decodeManifest(data, run, generation)
-	if err != nil {
-		return manifest{}, fmt.Errorf("checkpoint %d of %s: %w manifest: %w", generation, run, ErrDamaged, err)
 	}
 	return m, nil
 }
 
-// get reads an object of at most limit bytes. One that is missing or longer counts
-// as damaged.
-func (s *Store) get(ctx context.Context, key string, limit int64) ([]byte, error) {
-	r, err := s.bucket.NewReader(ctx, key, nil)
-	if gcerrors.Code(err) == gcerrors.NotFound {
-		return nil, fmt.Errorf("%w: object %s is missing", ErrDamaged, key)
-	}
+func (s *Store) loadFrom(ctx context.Context, name, run string, generation int64) (manifest, error) {
+	data, err := s.objects.get(ctx, name, nil, maxManifest)
 	if err != nil {
-		return nil, err
+		return manifest{}, err
 	}
-	defer r.Close()
-	if r.Size() > limit {
-		return nil, fmt.Errorf("%w: object %s has %d bytes", ErrDamaged, key, r.Size())
+	seal, err := newSeal(s.key, run)
+	if err != nil {
+		return manifest{}, err
 	}
-	return io.ReadAll(r)
+	m, err := decodeManifest(data, run, generation, seal, s.manifests)
+	if err != nil && !errors.Is(err, ErrKey) {
+		err = fmt.Errorf("%w manifest: %w", ErrDamaged, err)
+	}
+	return m, err
 }
 
 // Latest is the newest generation with a good manifest; false if the run has none.
 func (s *Store) Latest(ctx context.Context, run string) (Generation, bool, error) {
-	m, found, err := s.latest(ctx, run)
+	if err := checkRun(run); err != nil {
+		return Generation{}, false, err
+	}
+	numbers, err := s.numbers(ctx, run)
+	if err != nil {
+		return Generation{}, false, err
+	}
+	m, found, err := s.newest(ctx, run, numbers)
 	return m.generation(), found, err
 }
 
-func (s *Store) latest(ctx context.Context, run string) (manifest, bool, error) {
-	numbers, err := s.numbers(ctx, run)
-	if err != nil {
-		return manifest{}, false, err
-	}
+// newest is the first of the numbers with a good manifest.
+func (s *Store) newest(ctx context.Context, run string, numbers []int64) (manifest, bool, error) {
 	for _, n := range numbers {
 		m, err := s.load(ctx, run, n)
 		if errors.Is(err, ErrDamaged) {
@@ -265,6 +277,9 @@ func (s *Store) latest(ctx context.Context, run string) (manifest, bool, error) 
 
 // List describes all generations of a run, newest first.
 func (s *Store) List(ctx context.Context, run string) ([]Info, error) {
+	if err := checkRun(run); err != nil {
+		return nil, err
+	}
 	numbers, err := s.numbers(ctx, run)
 	if err != nil {
 		return nil, err
@@ -272,7 +287,7 @@ func (s *Store) List(ctx context.Context, run string) ([]Info, error) {
 	infos := make([]Info, 0, len(numbers))
 	for _, n := range numbers {
 		m, err := s.load(ctx, run, n)
-		if err != nil && !errors.Is(err, ErrDamaged) {
+		if err != nil && !errors.Is(err, ErrDamaged) && !errors.Is(err, ErrKey) {
 			return nil, err
 		}
 		info := Info{Generation: m.generation(), Err: err}
@@ -281,4 +296,32 @@ func (s *Store) List(ctx context.Context, run string) ([]Info, error) {
 		infos = append(infos, info)
 	}
 	return infos, nil
+}
+
+// Runs are the runs that have something in the store, in order.
+func (s *Store) Runs(ctx context.Context) ([]string, error) {
+	var runs []string
+	var look func(prefix string) error
+	look = func(prefix string) error {
+		names, err := s.objects.below(ctx, prefix)
+		if err != nil {
+			return err
+		}
+		if run := strings.TrimSuffix(prefix, "/"); checkRun(run) == nil && slices.ContainsFunc(names, func(n string) bool { return strings.HasPrefix(n, "_") }) {
+			runs = append(runs, run)
+		}
+		for _, name := range names {
+			if !strings.HasPrefix(name, "_") {
+				if err := look(prefix + name); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}
+	if err := look(""); err != nil {
+		return nil, fmt.Errorf("list the runs: %w", err)
+	}
+	slices.Sort(runs)
+	return runs, nil
 }
