@@ -28,12 +28,22 @@ type GPUTelemetry struct {
 	Utilization      *Distribution `json:"utilization,omitempty" doc:"Share of time in which a kernel ran, percent"`
 	MemoryUsedBytes  *Distribution `json:"memoryUsedBytes,omitempty" doc:"Memory in use, bytes"`
 	ThrottledSeconds *Throttling   `json:"throttledSeconds,omitempty" doc:"Time spent at reduced clocks, seconds"`
-	DoubleBitErrors  uint64        `json:"doubleBitErrors,omitempty" doc:"Uncorrectable memory errors that happened meanwhile"`
+	// ReasonSeconds is as ThrottledSeconds, by the driver's own names.
+	ReasonSeconds    map[string]float64 `json:"reasonSeconds,omitempty" doc:"Time at reduced clocks by the driver's reason, seconds"`
+	ClockSteadiness  *float64           `json:"clockSteadiness,omitempty" minimum:"0" maximum:"1" doc:"Share of the samples with a kernel running in which the clock was within 5 % of their median"`
+	SingleBitErrors  uint64             `json:"singleBitErrors,omitempty" doc:"Corrected memory errors that happened meanwhile"`
+	DoubleBitErrors  uint64             `json:"doubleBitErrors,omitempty" doc:"Uncorrectable memory errors that happened meanwhile"`
+	RemappedRows     uint64             `json:"remappedRows,omitempty" doc:"Rows of memory that were replaced meanwhile"`
+	PCIeReplays      uint64             `json:"pcieReplays,omitempty" doc:"Transfers over PCIe that were repeated meanwhile"`
+	XIDs             map[string]int64   `json:"xids,omitempty" doc:"Errors that the driver reported, how often by XID"`
+	Neighbours       int64              `json:"neighbours,omitempty" minimum:"0" doc:"Most other pods that held a part of the GPU at once"`
+	NeighbourSeconds float64            `json:"neighbourSeconds,omitempty" minimum:"0" doc:"Time in which at least one did, seconds"`
 }
 
 // Distribution summarises samples of one quantity.
 type Distribution struct {
 	Mean float64 `json:"mean"`
+	P5   float64 `json:"p5,omitempty"`
 	P50  float64 `json:"p50"`
 	P95  float64 `json:"p95"`
 	Max  float64 `json:"max"`
