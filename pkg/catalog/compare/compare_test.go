@@ -58,7 +58,7 @@ func TestADifferenceIsCalledOneOnlyIfSoManyRunsCanShowIt(t *testing.T) {
 		"one run each is two bare numbers": {slow[:1], fast[:1], compare.Untested, false},
 		"three each cannot be significant": {slow[:3], fast[:3], compare.Untested, false}, // the least p is 2/20 = 0.1
 		"four each can":                    {slow[:4], fast[:4], compare.Better, false},   // 2/70 = 0.029
-		"two beside six can not":           {slow[:2], fast, compare.Untested, true},     // 2/28 = 0.071
+		"two beside six can not":           {slow[:2], fast, compare.Untested, true},      // 2/28 = 0.071
 		"two beside eight can":             {slow[:2], append(fast, 126, 127), compare.Better, true},
 		"six each have intervals":          {slow, fast, compare.Better, true},
 		"the other way it is worse":        {fast, slow, compare.Worse, true},
@@ -206,7 +206,7 @@ func TestTheFrontierIsOfMediansAndOfWhatIsKnown(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Twice the throughput at the same price is cheaper, and its TTFT shorter.
-	if len(got.Choices) != 2 || !got.Choices[0].Frontier || got.Choices[1].Frontier || *got.Choices[1].Throughput.Median != 110 || got.Incomplete != 1 {
+	if len(got.Choices) != 3 || !got.Choices[0].Frontier || got.Choices[1].Frontier || *got.Choices[1].Throughput.Median != 110 || got.Incomplete != 1 || got.Choices[2].Complete {
 		t.Errorf("%+v", got)
 	}
 	two, err := compare.FindFrontier(runs, compare.FrontierOptions{Objectives: []compare.Objective{compare.Throughput, compare.Latency}, Latency: "ttftP99Ms"})

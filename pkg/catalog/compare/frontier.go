@@ -20,7 +20,8 @@ type Choice struct {
 	Throughput    Sample   `json:"throughput" doc:"Output tokens per second and GPU; more is better"`
 	Latency       Sample   `json:"latency" doc:"In the metric asked for, ms; less is better"`
 	Cost          Sample   `json:"cost" doc:"USD per million output tokens; less is better"`
-	Frontier      bool     `json:"frontier" doc:"No other choice is at least as good in every objective and better in one"`
+	Complete      bool     `json:"complete" doc:"Every objective is known"`
+	Frontier      bool     `json:"frontier" doc:"No other complete choice is at least as good in every objective and better in one"`
 }
 
 // Objective is what a frontier is of.
@@ -50,7 +51,7 @@ type Frontier struct {
 	LatencyMetric string      `json:"latencyMetric"`
 	LatencyTitle  string      `json:"latencyTitle" doc:"That metric, for people"`
 	Choices       []Choice    `json:"choices" nullable:"false" doc:"By throughput, the highest first"`
-	Incomplete    int         `json:"incomplete" doc:"Choices of which an objective is not known; they are not in choices"`
+	Incomplete    int         `json:"incomplete" doc:"Choices of which an objective is not known; they are on no frontier"`
 	LeftOut       int         `json:"leftOut" doc:"Runs that match and are not used, because they go on or are invalid"`
 	Notes         []string    `json:"notes,omitempty" nullable:"false"`
 }
@@ -125,32 +126,41 @@ func FindFrontier(runs []catalog.Detail, o FrontierOptions) (Frontier, error) {
 		wanted = append(wanted, pareto.Objective[Choice]{Of: func(c Choice) float64 { return *c.sample(objective).Median }, Higher: objective == Throughput})
 	}
 	single := 0
-	for _, c := range all {
-		if slices.ContainsFunc(out.Objectives, func(o Objective) bool { return c.sample(o).Median == nil }) {
+	var complete []Choice
+	for n, c := range all {
+		all[n].Complete = !slices.ContainsFunc(out.Objectives, func(o Objective) bool { return c.sample(o).Median == nil })
+		if !all[n].Complete {
 			out.Incomplete++
+			out.Choices = append(out.Choices, all[n])
 			continue
 		}
 		if c.Throughput.N == 1 || c.Latency.N == 1 {
 			single++
 		}
-		out.Choices = append(out.Choices, c)
+		complete = append(complete, all[n])
 	}
-	for _, n := range pareto.Frontier(out.Choices, wanted) {
-		out.Choices[n].Frontier = true
+	for _, n := range pareto.Frontier(complete, wanted) {
+		complete[n].Frontier = true
 	}
+	out.Choices = append(complete, out.Choices...)
 	slices.SortStableFunc(out.Choices, func(a, b Choice) int {
-		if a.Throughput.Median == nil || b.Throughput.Median == nil {
-			return 0
-		}
-		return cmp.Compare(*b.Throughput.Median, *a.Throughput.Median)
+		return cmp.Compare(b.Throughput.known(), a.Throughput.known())
 	})
 	if single > 0 {
-		out.Notes = append(out.Notes, fmt.Sprintf("%d of %d choices are of one run only: how far they vary is not known.", single, len(out.Choices)))
+		out.Notes = append(out.Notes, fmt.Sprintf("%d of %d choices are of one run only: how far they vary is not known.", single, len(complete)))
 	}
 	if len(o.Objectives) == 0 && len(all) > 0 && !slices.Contains(out.Objectives, Cost) {
 		out.Notes = append(out.Notes, "No run has a price, so cost is no objective.")
 	}
 	return out, nil
+}
+
+// known is the median, below all others where there is none.
+func (s Sample) known() float64 {
+	if s.Median == nil {
+		return -1
+	}
+	return *s.Median
 }
 
 // objectives are those asked for, or those that some choice has.

@@ -40,6 +40,7 @@ type Regressions struct {
 	Compared         int      `json:"compared" doc:"Comparisons that could be made; of so many between equals, a share of alpha is called significant by chance"`
 	Untested         int      `json:"untested" doc:"Comparisons with too few runs to tell"`
 	LeftOut          int      `json:"leftOut" doc:"Runs that match and are not compared, because they go on, are invalid, or do not tell the version"`
+	Notes            []string `json:"notes,omitempty" nullable:"false"`
 }
 
 // Regress finds what newer engine or driver versions made worse: each version

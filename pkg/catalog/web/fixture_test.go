@@ -13,9 +13,10 @@ import (
 
 // shelf holds runs in memory, in the order in which they are listed.
 type shelf struct {
-	runs []catalog.Detail
-	next string
-	err  error
+	runs     []catalog.Detail
+	machines []catalog.Instance
+	next     string
+	err      error
 }
 
 func (s *shelf) ListRuns(_ context.Context, q catalog.RunQuery) (catalog.Page[catalog.Summary], error) {
@@ -39,9 +40,48 @@ func (s *shelf) GetRun(_ context.Context, key string) (catalog.Detail, error) {
 func (s *shelf) ListModels(context.Context) ([]catalog.Model, error) {
 	var models []catalog.Model
 	for _, d := range s.runs {
-		models = append(models, catalog.Model{Name: d.Model, Runs: 1})
+		if n := slices.IndexFunc(models, func(m catalog.Model) bool { return m.Name == d.Model }); n >= 0 {
+			models[n].Runs++
+			models[n].Results += len(d.Results)
+			if d.GPUModel != "" && !slices.Contains(models[n].GPUModels, d.GPUModel) {
+				models[n].GPUModels = append(models[n].GPUModels, d.GPUModel)
+			}
+			continue
+		}
+		models = append(models, catalog.Model{Name: d.Model, Runs: 1, Results: len(d.Results), GPUModels: []string{d.GPUModel}, LastRunAt: d.StartedAt})
 	}
 	return models, s.err
+}
+
+func (s *shelf) Measured(_ context.Context, keys []string, q catalog.RunQuery) ([]catalog.Detail, bool, error) {
+	var runs []catalog.Detail
+	for _, d := range s.runs {
+		if len(keys) > 0 && slices.Contains(keys, d.Key) || len(keys) == 0 && len(d.Results) > 0 && (q.Model == "" || q.Model == d.Model) {
+			runs = append(runs, d)
+		}
+	}
+	return runs, false, s.err
+}
+
+func (s *shelf) ListInstances(context.Context, catalog.InstanceQuery) (catalog.Page[catalog.Instance], error) {
+	return catalog.Page[catalog.Instance]{Items: s.machines}, s.err
+}
+
+func (s *shelf) Lives(context.Context, time.Time) ([]catalog.Instance, error) {
+	return s.machines, s.err
+}
+
+func (s *shelf) Savings(_ context.Context, q catalog.SavingsQuery) (catalog.SavingsReport, error) {
+	if err := q.Validate(); err != nil {
+		return catalog.SavingsReport{}, fmt.Errorf("%w: %w", catalog.ErrInvalid, err)
+	}
+	var items []catalog.Spending
+	for _, d := range s.runs {
+		for _, segment := range d.Segments {
+			items = append(items, catalog.Spending{RunKey: d.Key, Model: d.Model, Namespace: d.Namespace, Segment: segment})
+		}
+	}
+	return catalog.Save(items, q, at(60)), s.err
 }
 
 var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)

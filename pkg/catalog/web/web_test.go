@@ -15,12 +15,13 @@ import (
 
 	"github.com/spotbench/spotbench/pkg/catalog"
 	"github.com/spotbench/spotbench/pkg/catalog/web"
+	"github.com/spotbench/spotbench/pkg/risk"
 )
 
 func get(t *testing.T, s *shelf, path string) (int, http.Header, string) {
 	t.Helper()
 	var log strings.Builder
-	handler := web.New(s, slog.New(slog.NewTextHandler(&log, nil)))
+	handler := web.New(s, risk.Book{}, slog.New(slog.NewTextHandler(&log, nil)))
 	recorder := httptest.NewRecorder()
 	handler.ServeHTTP(recorder, httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil))
 	if strings.Contains(log.String(), "rendered") {
@@ -164,7 +165,7 @@ func TestScreenshots(t *testing.T) {
 	if dir == "" {
 		t.Skip("set SPOTBENCH_SCREENSHOTS to a directory to keep pictures of the pages there (needs chromium)")
 	}
-	server := httptest.NewServer(web.New(&shelf{runs: runs()}, slog.New(slog.DiscardHandler)))
+	server := httptest.NewServer(web.New(furnished(), risk.Book{}, slog.New(slog.DiscardHandler)))
 	defer server.Close()
 	for name, shot := range map[string]struct {
 		path, size string
