@@ -51,6 +51,17 @@ func Dimensions() []Dimension {
 	}
 }
 
+// shown is a value as a part of a configuration's name.
+func (d Dimension) shown(value string) string {
+	switch {
+	case value == "":
+		return "(" + d.Name + " not told)"
+	case d.Name == "gpuCount":
+		return value + "×"
+	}
+	return value
+}
+
 // DimensionNames are the names of all of them.
 func DimensionNames() []string {
 	var names []string
@@ -237,10 +248,7 @@ func group(runs []catalog.Detail, by []string, invalid bool) (groups []configure
 		values, shown := map[string]string{}, make([]string, len(dimensions))
 		for n, dimension := range dimensions {
 			value := dimension.of(d.Run)
-			values[dimension.Name], shown[n] = value, value
-			if value == "" {
-				shown[n] = "(" + dimension.Name + " not told)"
-			}
+			values[dimension.Name], shown[n] = value, dimension.shown(value)
 		}
 		name := strings.Join(shown, " ")
 		n, ok := index[name]

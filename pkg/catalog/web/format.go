@@ -42,11 +42,11 @@ func signed(v *float64) string {
 func probability(v *float64) string {
 	switch {
 	case v == nil:
-		return none
+		return "p unknown"
 	case *v < 0.001:
-		return "below 0.001"
+		return "p < 0.001"
 	}
-	return strconv.FormatFloat(*v, 'f', 3, 64)
+	return "p = " + strconv.FormatFloat(*v, 'f', 3, 64)
 }
 
 // usd is money with the digits that matter: cents from a dollar up, else three

@@ -39,9 +39,37 @@ type modelView struct {
 	GPUs        []gpuResults
 	Chart       scatter
 	Frontier    compare.Frontier
-	Regressions []compare.Change
+	Regressions []regression
 	Untested    int
 	More        bool
+}
+
+// regression is a metric that became worse from one version to the next, with the
+// load at which it did so most.
+type regression struct {
+	Title, GPUs, From, To string
+	Worst                 compare.Change
+	Loads                 int
+}
+
+// byMetric joins the loads; the changes come with the largest first.
+func byMetric(changes []compare.Change) []regression {
+	var out []regression
+	for _, c := range changes {
+		r := regression{Title: c.Title, GPUs: gpusOf(catalog.Run{GPUModel: c.Of["gpuModel"]}), From: c.From, To: c.To, Worst: c, Loads: 1}
+		if n := c.Of["gpuCount"]; n != "" {
+			r.GPUs = n + "× " + r.GPUs
+		}
+		n := slices.IndexFunc(out, func(o regression) bool {
+			return o.Title == r.Title && o.GPUs == r.GPUs && o.From == r.From && o.To == r.To
+		})
+		if n < 0 {
+			out = append(out, r)
+			continue
+		}
+		out[n].Loads++
+	}
+	return out
 }
 
 type gpuResults struct {
@@ -103,7 +131,7 @@ func (h *Handler) serveModel(w http.ResponseWriter, r *http.Request) {
 			h.fail(w, r, err)
 			return
 		}
-		v.Regressions = append(v.Regressions, found.Items...)
+		v.Regressions = append(v.Regressions, byMetric(found.Items)...)
 		v.Untested += found.Untested
 	}
 	h.render(w, r, "model", http.StatusOK, v)
@@ -238,6 +266,9 @@ func (h *Handler) servePareto(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	options := compare.FrontierOptions{By: v.Filter.By, Latency: v.Filter.Latency, Invalid: v.Filter.All}
+	if len(options.By) == 0 && v.Filter.Model != "" {
+		options.By = []string{"gpuCount", "gpuModel", "engine", "engineVersion"}
+	}
 	for _, o := range v.Filter.Objectives {
 		options.Objectives = append(options.Objectives, compare.Objective(o))
 	}
