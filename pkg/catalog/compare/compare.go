@@ -9,6 +9,7 @@ package compare
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -85,15 +86,65 @@ type Load struct {
 	Benchmark   string   `json:"benchmark,omitempty"`
 	Concurrency *int64   `json:"concurrency,omitempty"`
 	RequestRate *float64 `json:"requestRate,omitempty" doc:"Requests offered per second"`
+	Variant     string   `json:"variant,omitempty" doc:"Settings that tell the points apart which one run has at this load"`
 }
 
-// LoadOf is the load of a run's point.
-func LoadOf(d catalog.Detail, r catalog.Result) Load {
-	return Load{d.Benchmark, r.Concurrency, r.RequestRate}
+// volatile are settings that differ from one repetition to the next.
+var volatile = []string{"start_time", "end_time", "random_seed", "seed"}
+
+// pointsOf are a run's points with their loads. Several at one load are
+// repetitions only if they were measured with the same settings; else the settings
+// that differ are their variant.
+func pointsOf(d catalog.Detail) []point {
+	points := make([]point, len(d.Results))
+	same := map[string][]int{}
+	for n, r := range d.Results {
+		points[n] = point{d, r, Load{Benchmark: d.Benchmark, Concurrency: r.Concurrency, RequestRate: r.RequestRate}}
+		key := points[n].load.key()
+		same[key] = append(same[key], n)
+	}
+	for _, at := range same {
+		values := map[string]map[string]bool{}
+		for _, n := range at {
+			for name := range settings(d.Results[n]) {
+				values[name] = map[string]bool{}
+			}
+		}
+		for name := range values {
+			for _, n := range at {
+				values[name][settings(d.Results[n])[name]] = true
+			}
+		}
+		for _, n := range at {
+			var variant []string
+			of := settings(d.Results[n])
+			for _, name := range slices.Sorted(maps.Keys(values)) {
+				if len(values[name]) > 1 && of[name] != "" && !slices.Contains(volatile, name) {
+					variant = append(variant, name+" "+of[name])
+				}
+			}
+			points[n].load.Variant = strings.Join(variant, ", ")
+		}
+	}
+	return points
+}
+
+// settings are how a point was measured, its model and server among them.
+func settings(r catalog.Result) map[string]string {
+	out := map[string]string{"model": r.Model, "backend": r.Backend}
+	maps.Copy(out, r.Settings)
+	return out
 }
 
 // String is the load without the benchmark, for people.
 func (l Load) String() string {
+	if l.Variant != "" {
+		return l.offered() + ", " + l.Variant
+	}
+	return l.offered()
+}
+
+func (l Load) offered() string {
 	switch {
 	case l.Concurrency != nil:
 		return "concurrency " + strconv.FormatInt(*l.Concurrency, 10)
@@ -113,7 +164,7 @@ func (l Load) order(other Load) int {
 		}
 		return 1e18
 	}
-	return cmp.Or(cmp.Compare(l.Benchmark, other.Benchmark), cmp.Compare(number(l), number(other)))
+	return cmp.Or(cmp.Compare(l.Benchmark, other.Benchmark), cmp.Compare(number(l), number(other)), cmp.Compare(l.Variant, other.Variant))
 }
 
 func (l Load) key() string { return l.Benchmark + "\x00" + l.String() }
@@ -211,10 +262,11 @@ func names(groups []configured) string {
 	return strings.Join(out, ", ")
 }
 
-// point is a result with its run.
+// point is a result with its run and load.
 type point struct {
 	run    catalog.Detail
 	result catalog.Result
+	load   Load
 }
 
 // configured is a configuration with its points.
@@ -261,9 +313,7 @@ func group(runs []catalog.Detail, by []string, invalid bool) (groups []configure
 		g := &groups[n]
 		g.Runs = append(g.Runs, d.Key)
 		g.Verdicts[string(d.Validity.Verdict)]++
-		for _, r := range d.Results {
-			g.points = append(g.points, point{d, r})
-		}
+		g.points = append(g.points, pointsOf(d)...)
 	}
 	return groups, leftOut, nil
 }
@@ -275,7 +325,7 @@ func lines(groups []configured) []Line {
 	shared := map[string]map[int]bool{}
 	for n, g := range groups {
 		for _, p := range g.points {
-			load := LoadOf(p.run, p.result)
+			load := p.load
 			if shared[load.key()] == nil {
 				shared[load.key()] = map[int]bool{}
 				loads = append(loads, load)
@@ -317,7 +367,7 @@ func lines(groups []configured) []Line {
 func (g configured) values(load Load, m catalog.Metric) []float64 {
 	var out []float64
 	for _, p := range g.points {
-		if LoadOf(p.run, p.result).key() != load.key() {
+		if p.load.key() != load.key() {
 			continue
 		}
 		if v, ok := m.Of(p.run, p.result); ok {
@@ -373,7 +423,7 @@ func (g configured) tokensPerRequest(load Load, kind string) float64 {
 	tokens, requests := int64(0), int64(0)
 	for _, p := range g.points {
 		r := p.result
-		if LoadOf(p.run, r).key() != load.key() || !r.States(kind+"Tokens") || !r.States("completed") {
+		if p.load.key() != load.key() || !r.States(kind+"Tokens") || !r.States("completed") {
 			continue
 		}
 		if kind == "input" {

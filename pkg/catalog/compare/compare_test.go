@@ -219,3 +219,18 @@ func TestTheFrontierIsOfMediansAndOfWhatIsKnown(t *testing.T) {
 		}
 	}
 }
+
+func TestPointsOfOneRunAtOneLoadAreRepetitionsOnlyWithTheSameSettings(t *testing.T) {
+	point := func(hardware string, started string, v float64) catalog.Result {
+		return catalog.Result{Concurrency: ptr(int64(4)), Requests: 200, Completed: 200, OutputThroughput: &v, Settings: map[string]string{"hw": hardware, "tp": "8", "start_time": started}}
+	}
+	run := catalog.Describe(catalog.Parts{Run: catalog.Run{Key: "lab/all", Status: catalog.Succeeded, GPUCount: 1},
+		Results: []catalog.Result{point("b200", "1", 100), point("b200", "2", 102), point("h100", "3", 50)}}, noon)
+	got, err := compare.FindFrontier([]catalog.Detail{run}, compare.FrontierOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Choices) != 2 || got.Choices[0].Load.Variant != "hw b200" || got.Choices[0].Throughput.N != 2 || got.Choices[1].Load.Variant != "hw h100" || got.Choices[1].Throughput.N != 1 {
+		t.Errorf("%+v, want two points on b200 and one on h100", got.Choices)
+	}
+}

@@ -103,14 +103,14 @@ func FindFrontier(runs []catalog.Detail, o FrontierOptions) (Frontier, error) {
 	for _, g := range groups {
 		seen := map[string]bool{}
 		for _, p := range g.points {
-			load := LoadOf(p.run, p.result)
+			load := p.load
 			if seen[load.key()] {
 				continue
 			}
 			seen[load.key()] = true
 			choice := Choice{Configuration: g.told, Load: load, Throughput: summarise(g.values(load, throughput)), Latency: summarise(g.values(load, latency)), Cost: summarise(g.values(load, cost))}
 			for _, q := range g.points {
-				if LoadOf(q.run, q.result).key() == load.key() && !slices.Contains(choice.Runs, q.run.Key) {
+				if q.load.key() == load.key() && !slices.Contains(choice.Runs, q.run.Key) {
 					choice.Runs = append(choice.Runs, q.run.Key)
 				}
 			}

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spotbench/spotbench/pkg/catalog"
@@ -40,8 +41,9 @@ type modelView struct {
 	Chart       scatter
 	Frontier    compare.Frontier
 	Regressions []regression
-	Untested    int
 	More        bool
+	// Left are choices that are not shown.
+	Left int
 }
 
 // regression is a metric that became worse from one version to the next, with the
@@ -111,6 +113,7 @@ func (h *Handler) serveModel(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, err)
 		return
 	}
+	v.Frontier.Choices, v.Left = shorten(v.Frontier.Choices)
 	v.Chart = newScatter(v.Frontier)
 	for _, d := range runs {
 		group := cmp.Or(gpusOf(d.Run), "GPUs not told")
@@ -132,7 +135,6 @@ func (h *Handler) serveModel(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		v.Regressions = append(v.Regressions, byMetric(found.Items)...)
-		v.Untested += found.Untested
 	}
 	h.render(w, r, "model", http.StatusOK, v)
 }
@@ -156,8 +158,47 @@ type compareView struct {
 	// Asked is false for the empty form.
 	Asked bool
 	compare.Report
-	Loads   []loadLines
+	Loads []loadLines
+	// Links lead to each load, where all of them are too much for a page.
+	Links   []loadLink
 	Problem string
+}
+
+// loadLink is the address of the comparison at one load.
+type loadLink struct {
+	Name, Path string
+	Current    bool
+}
+
+// Bounds that keep pages short: cells of a comparison, and rows of choices.
+const (
+	mostCells   = 320
+	mostChoices = 100
+)
+
+// narrow leaves one load, the one asked for or the first, and links to each.
+func (v *compareView) narrow(query url.Values) {
+	asked, err := strconv.Atoi(query.Get("load"))
+	if err != nil || asked < 0 || asked >= len(v.Loads) {
+		asked = 0
+	}
+	for n, l := range v.Loads {
+		query.Set("load", strconv.Itoa(n))
+		v.Links = append(v.Links, loadLink{l.String(), "/compare?" + query.Encode(), n == asked})
+	}
+	v.Loads = v.Loads[asked : asked+1]
+}
+
+// shorten keeps the choices on the frontier and the first of the others, and says
+// how many it left out.
+func shorten(choices []compare.Choice) (kept []compare.Choice, left int) {
+	for _, c := range choices {
+		if c.Frontier || len(kept) < mostChoices {
+			kept = append(kept, c)
+		}
+	}
+	kept = kept[:min(len(kept), 2*mostChoices)]
+	return kept, len(choices) - len(kept)
 }
 
 // loadLines are the metrics at one load.
@@ -210,6 +251,9 @@ func (h *Handler) serveCompare(w http.ResponseWriter, r *http.Request) {
 			last := &v.Loads[len(v.Loads)-1]
 			last.Lines = append(last.Lines, line)
 		}
+		if len(v.Lines)*len(v.Configurations) > mostCells {
+			v.narrow(r.URL.Query())
+		}
 	}
 	h.render(w, r, "compare", status, v)
 }
@@ -223,15 +267,16 @@ type paretoView struct {
 	compare.Frontier
 	Chart scatter
 	More  bool
+	// OnFrontier of all the choices no other beats; Left are not shown.
+	OnFrontier, Of, Left int
 }
 
 // APIPath is where the same is as JSON.
 func (v paretoView) APIPath() string { return "/v1/pareto?" + filter.Encode(&v.Filter).Encode() }
 
-// OnFrontier are the choices that no other beats.
-func (v paretoView) OnFrontier() int {
+func countFrontier(choices []compare.Choice) int {
 	n := 0
-	for _, c := range v.Choices {
+	for _, c := range choices {
 		if c.Frontier {
 			n++
 		}
@@ -276,6 +321,8 @@ func (h *Handler) servePareto(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, err)
 		return
 	}
+	v.OnFrontier, v.Of = countFrontier(v.Choices), len(v.Choices)
+	v.Choices, v.Left = shorten(v.Choices)
 	v.Chart = newScatter(v.Frontier)
 	h.render(w, r, "pareto", http.StatusOK, v)
 }

@@ -4,6 +4,7 @@ package web_test
 
 import (
 	"errors"
+	"fmt"
 	"html"
 	"log/slog"
 	"net/http"
@@ -156,6 +157,74 @@ func TestWhatCannotBeShownIsSaidWithItsStatus(t *testing.T) {
 				t.Error("the page shows the inside of the server")
 			}
 		})
+	}
+}
+
+func TestAComparisonOfMuchAndAListOfManyChoicesStayShort(t *testing.T) {
+	s := &shelf{}
+	for n := range 8 {
+		s.runs = append(s.runs, sweep(fmt.Sprintf("run-%d", n), fmt.Sprintf("GPU-%d", n), "1", 3.6, 9.8, float64(n+1)))
+	}
+	many := s.runs[0]
+	for n := range 600 {
+		point := many.Results[0]
+		point.Concurrency = ptr(int64(1000 + n))
+		many.Results = append(many.Results, point)
+	}
+	s.runs = append(s.runs, many)
+	for path, want := range map[string]string{
+		"/compare?model=x&by=gpuModel": `aria-current="page">concurrency 1<`, "/compare?by=gpuModel&load=3": `aria-current="page">concurrency 8<`,
+		"/pareto?model=" + sweepModel: "more choices are in the JSON", web.PathOfModel(sweepModel): "more choices are in the JSON",
+	} {
+		if strings.Contains(path, "model=x") {
+			path = strings.Replace(path, "x", sweepModel, 1)
+		}
+		status, _, body := get(t, s, path)
+		if status != http.StatusOK || !strings.Contains(body, want) {
+			t.Errorf("%s: status %d, want a page with %q", path, status, want)
+		}
+		if len(body) > 150<<10 {
+			t.Errorf("%s has %d bytes, want at most 150 KiB", path, len(body))
+		}
+	}
+}
+
+func TestEveryPageShowsWhatItIsForAndWhereItIsInTheNavigation(t *testing.T) {
+	s := furnished()
+	for path, want := range map[string][]string{
+		"/models": {sweepModel, `href="/models/meta-llama%2FLlama-3.1-8B-Instruct"`, `href="/models" aria-current="page"`},
+		// From the version 0.10.2 to 0.11.0 the speed is 0.88 of what it was.
+		web.PathOfModel(sweepModel): {"Newer versions made worse", "from 0.10.2 to 0.11.0", "−12.0 %", "1× A100-80GB", "frontier", "<svg"},
+		"/compare":                  {"Two to eight configurations"},
+		"/compare?by=gpuModel&model=" + sweepModel:                                               {"<b>A</b>", "better", "p &lt; 0.001", "As JSON"},
+		"/compare?run=gpu-workloads/llama-8b-h100-0-10-0&run=gpu-workloads/llama-8b-a100-0-11-0": {"untested", "1 run, no interval"},
+		"/pareto":  {"choices are on the frontier of throughput, latency, cost", "concurrency 32"},
+		"/fleet":   {"h100-spot-0", "taken back", "at risk", "gpu-workloads/llama-70b-throughput-0b7d9e11"},
+		"/savings": {"Qwen/Qwen2.5-72B-Instruct", "$9.66", "−67 %"},
+		"/runs/gpu-workloads%2Fllama-8b-h100-0-10-0": {"What a million output tokens cost", "price book, 2026-11-01", "1 h × $3.60"},
+	} {
+		status, _, body := get(t, s, path)
+		if status != http.StatusOK {
+			t.Errorf("%s: status %d", path, status)
+		}
+		for _, part := range want {
+			if !strings.Contains(body, part) {
+				t.Errorf("%s lacks %q", path, part)
+			}
+		}
+		for _, bad := range []string{"http://", "https://", "<script", " style=", "ZgotmplZ", "%!", "&lt;nil"} {
+			if strings.Contains(body, bad) {
+				t.Errorf("%s has %q", path, bad)
+			}
+		}
+		if len(body) > 150<<10 {
+			t.Errorf("%s has %d bytes, want at most 150 KiB", path, len(body))
+		}
+	}
+	for path, want := range map[string]int{"/models/none": 404, "/compare?by=colour": 400, "/compare?by=model&verdict=good": 400, "/savings?by=colour": 400, "/pareto?latency=long": 400, "/compare?run=gpu-workloads/llama-8b-h100-0-10-0": 400} {
+		if status, _, body := get(t, s, path); status != want || !strings.Contains(body, "</html>") {
+			t.Errorf("%s: status %d, want a page with %d", path, status, want)
+		}
 	}
 }
 
