@@ -3,10 +3,8 @@
 package catalog
 
 import (
+	"cmp"
 	"fmt"
-	"maps"
-	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -19,9 +17,12 @@ const (
 	// minRequests is the fewest requests that a 99th percentile can be told from:
 	// of fewer than 100 it is just the slowest one.
 	minRequests = 100
-	// steadyShare is the least share of busy samples with the clock near its
-	// median.
-	steadyShare = 0.95
+	// leastSteadiness is the least share of busy samples with the clock near its
+	// median: below it, one sample in ten was taken at another clock.
+	leastSteadiness = 0.9
+	// leastMeanClock is the least mean clock of a busy GPU beside its 95th
+	// percentile, where nobody counted the steady samples.
+	leastMeanClock = 0.95
 	// busyPercent is the utilisation from which a GPU's clock is that of its load:
 	// an idle GPU lowers its clock, which is no finding.
 	busyPercent = 90
@@ -30,14 +31,6 @@ const (
 	coveredShare     = 0.8
 	leastCoveredTime = time.Minute
 )
-
-// fatalXIDs are the driver's errors after which a GPU's results cannot be
-// believed, by NVIDIA's table of XIDs. The others may come from the program that
-// ran (13, 31, 43 and 45 mostly do).
-var fatalXIDs = map[string]string{
-	"48": "uncorrectable memory error", "62": "micro-controller halted", "64": "memory row could not be remapped", "74": "NVLink error",
-	"79": "fell off the bus", "94": "contained memory error", "95": "uncontained memory error", "119": "GSP timeout", "120": "GSP error",
-}
 
 // Rules are all rules, in the order in which their findings are told.
 func Rules() []Rule {
@@ -59,10 +52,10 @@ func Rules() []Rule {
 				return sentence(g.DoubleBitErrors > 0, "%s had %d memory errors that could not be corrected.", g.UUID, g.DoubleBitErrors)
 			})
 		}},
-		{"xid-fatal", Invalid, "the driver reported an error of a GPU's hardware (XID 48, 62, 64, 74, 79, 94, 95, 119, 120)", "Drain the node, look the XID up in NVIDIA's table, and run it again on another GPU.", func(p Parts) []finding {
+		{"gpu-error", Invalid, "the driver reported an error (XID) after which the GPU cannot be relied on", "Drain the node, look the XID up in NVIDIA's table, and run it again on another GPU.", func(p Parts) []finding {
 			return ofGPUs(p, func(g GPUTelemetry, _ float64) string { return xids(g, true) })
 		}},
-		{"xid", Suspect, "the driver reported another error of a GPU", "See the pod's log for the error's cause, and run it again.", func(p Parts) []finding {
+		{"gpu-error", Suspect, "the driver reported another error (XID), of a program or of unclear cause", "See the pod's log for the error's cause, and run it again.", func(p Parts) []finding {
 			return ofGPUs(p, func(g GPUTelemetry, _ float64) string { return xids(g, false) })
 		}},
 		{"rows-remapped", Suspect, "a GPU replaced rows of its memory meanwhile", "Have the GPU reset when it is idle, and run it again.", func(p Parts) []finding {
@@ -73,7 +66,7 @@ func Rules() []Rule {
 		{"throttled-thermal", Suspect, "heat held a GPU's clocks down for more than 1 % of the time", "Run it again on a node that is cooled better, or after the GPUs next to it are idle.", throttled("by heat", func(t Throttling) float64 { return t.Thermal })},
 		{"throttled-power", Suspect, "the power limit held a GPU's clocks down for more than 1 % of the time", "Compare it only with runs at the same power limit, or raise the limit (nvidia-smi -pl) and run it again.", throttled("by the power limit", func(t Throttling) float64 { return t.Power })},
 		{"throttled", Suspect, "something else held a GPU's clocks down for more than 1 % of the time", "Ask the driver for the reason (nvidia-smi -q -d PERFORMANCE) while it runs again.", throttled("for a reason that the driver does not tell", func(t Throttling) float64 { return t.Other })},
-		{"clocks-unsteady", Suspect, "a busy GPU's clock was not steady: in fewer than 95 % of the samples within 5 % of its median", "Lock the clocks (nvidia-smi -lgc) and run it again.", unsteady},
+		{"unsteady-clocks", Suspect, "a busy GPU's clock was more than 5 % away from its median in more than 10 % of the samples", "Lock the clocks (nvidia-smi -lgc) and run it again.", unsteady},
 		{"neighbour", Suspect, "another pod held a part of a GPU for more than 1 % of the time", "Run it again alone: annotation isolation: node.", func(p Parts) []finding {
 			return ofGPUs(p, func(g GPUTelemetry, span float64) string {
 				return sentence(span > 0 && g.NeighbourSeconds > disturbedShare*span, "%s was shared with other pods for %.0f of %.0f s.", g.UUID, g.NeighbourSeconds, span)
@@ -185,27 +178,21 @@ func throttled(why string, seconds func(Throttling) float64) func(Parts) []findi
 func unsteady(p Parts) []finding {
 	return ofGPUs(p, func(g GPUTelemetry, _ float64) string {
 		if s := g.ClockSteadiness; s != nil {
-			return sentence(*s < steadyShare, "The clock of %s was within 5 %% of its median in only %.0f %% of the samples.", g.UUID, 100**s)
+			return sentence(*s < leastSteadiness, "The clock of %s was within 5 %% of its median in only %.0f %% of the samples.", g.UUID, 100**s)
 		}
 		if c := g.SMClockMHz; c != nil && g.Utilization != nil && g.Utilization.Mean >= busyPercent {
-			return sentence(c.Mean < steadyShare*c.P95, "The clock of %s was %.0f MHz in the mean and %.0f MHz at its 95th percentile, while it was busy.", g.UUID, c.Mean, c.P95)
+			return sentence(c.Mean < leastMeanClock*c.P95, "The clock of %s was %.0f MHz in the mean and %.0f MHz at its 95th percentile, while it was busy.", g.UUID, c.Mean, c.P95)
 		}
 		return ""
 	})
 }
 
-func xids(g GPUTelemetry, fatal bool) string {
+func xids(g GPUTelemetry, hardware bool) string {
 	var told []string
-	for _, x := range slices.SortedFunc(maps.Keys(g.XIDs), func(a, b string) int { return len(a)*1000 - len(b)*1000 + strings.Compare(a, b) }) {
-		meaning, isFatal := fatalXIDs[x]
-		if isFatal != fatal || g.XIDs[x] <= 0 {
-			continue
+	for _, x := range g.XIDs {
+		if (x.Cause == "hardware") == hardware {
+			told = append(told, fmt.Sprintf("XID %d %d× (cause: %s)", x.Code, x.Count, cmp.Or(x.Cause, "unknown")))
 		}
-		text := "XID " + x
-		if meaning != "" {
-			text += " (" + meaning + ")"
-		}
-		told = append(told, text+" "+strconv.FormatInt(g.XIDs[x], 10)+"×")
 	}
 	return sentence(len(told) > 0, "The driver reported of %s: %s.", g.UUID, strings.Join(told, ", "))
 }

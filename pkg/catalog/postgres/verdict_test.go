@@ -54,10 +54,13 @@ func TestAFilterByVerdictFollowsEveryChangeOfTheRun(t *testing.T) {
 	expect("success without a result", catalog.Invalid)
 	measure(t, s, "ns/a", 200)
 	expect("a result", catalog.Valid)
-	if _, err := s.PutTelemetry(t.Context(), "ns/a", "p", catalog.Telemetry{GPUs: []catalog.GPUTelemetry{{UUID: "G", XIDs: map[string]int64{"31": 1}}}}); err != nil {
+	if _, err := s.PutTelemetry(t.Context(), "ns/a", "p", catalog.Telemetry{GPUs: []catalog.GPUTelemetry{{UUID: "G", Driver: "570.133.20", XIDs: []catalog.XIDCount{{Code: 31, Count: 1}}}}}); err != nil {
 		t.Fatal(err)
 	}
 	expect("an XID in the telemetry", catalog.Suspect)
+	if page, err := s.ListRuns(t.Context(), catalog.RunQuery{DriverVersion: "570.133.20"}); err != nil || len(page.Items) != 1 {
+		t.Errorf("runs with the telemetry's driver: %d, %v, want 1", len(page.Items), err)
+	}
 	if page, err := s.ListResults(t.Context(), catalog.ResultQuery{Verdict: catalog.Suspect}); err != nil || len(page.Items) != 1 {
 		t.Errorf("results of suspect runs: %d, %v, want 1", len(page.Items), err)
 	}

@@ -161,6 +161,15 @@ func (s *Store) PutTelemetry(ctx context.Context, key, podUID string, telemetry 
 		_, err := tx.Exec(ctx, `INSERT INTO telemetry (run_key, pod_uid, from_at, to_at, gpus) VALUES ($1, $2, $3, $4, $5)
 			ON CONFLICT (run_key, pod_uid) DO UPDATE SET from_at = excluded.from_at, to_at = excluded.to_at, gpus = excluded.gpus`,
 			key, podUID, stamp(telemetry.From), stamp(telemetry.To), body)
+		if err != nil {
+			return err
+		}
+		for _, g := range telemetry.GPUs {
+			if g.Driver != "" { // a node has one
+				_, err = tx.Exec(ctx, "UPDATE runs SET driver_version = $2 WHERE key = $1", key, g.Driver)
+				break
+			}
+		}
 		return err
 	})
 	return telemetry, err
