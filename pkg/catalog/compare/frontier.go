@@ -126,7 +126,7 @@ func FindFrontier(runs []catalog.Detail, o FrontierOptions) (Frontier, error) {
 		wanted = append(wanted, pareto.Objective[Choice]{Of: func(c Choice) float64 { return *c.sample(objective).Median }, Higher: objective == Throughput})
 	}
 	single := 0
-	var complete []Choice
+	complete := []Choice{}
 	for n, c := range all {
 		all[n].Complete = !slices.ContainsFunc(out.Objectives, func(o Objective) bool { return c.sample(o).Median == nil })
 		if !all[n].Complete {
