@@ -234,3 +234,10 @@ func TestPointsOfOneRunAtOneLoadAreRepetitionsOnlyWithTheSameSettings(t *testing
 		t.Errorf("%+v, want two points on b200 and one on h100", got.Choices)
 	}
 }
+
+func TestAFrontierOfNothingIsAnEmptyListAndNoNull(t *testing.T) {
+	got, err := compare.FindFrontier(nil, compare.FrontierOptions{})
+	if err != nil || got.Choices == nil || len(got.Choices) != 0 {
+		t.Errorf("%+v, %v", got, err)
+	}
+}

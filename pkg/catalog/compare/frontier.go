@@ -126,7 +126,7 @@ func FindFrontier(runs []catalog.Detail, o FrontierOptions) (Frontier, error) {
 		wanted = append(wanted, pareto.Objective[Choice]{Of: func(c Choice) float64 { return *c.sample(objective).Median }, Higher: objective == Throughput})
 	}
 	single := 0
-	complete := []Choice{}
+	var complete []Choice
 	for n, c := range all {
 		all[n].Complete = !slices.ContainsFunc(out.Objectives, func(o Objective) bool { return c.sample(o).Median == nil })
 		if !all[n].Complete {
@@ -142,7 +142,10 @@ func FindFrontier(runs []catalog.Detail, o FrontierOptions) (Frontier, error) {
 	for _, n := range pareto.Frontier(complete, wanted) {
 		complete[n].Frontier = true
 	}
-	out.Choices = append(complete, out.Choices...)
+	out.Choices = slices.Concat(complete, out.Choices)
+	if out.Choices == nil {
+		out.Choices = []Choice{}
+	}
 	slices.SortStableFunc(out.Choices, func(a, b Choice) int {
 		return cmp.Compare(b.Throughput.known(), a.Throughput.known())
 	})

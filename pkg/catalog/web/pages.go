@@ -216,9 +216,6 @@ func (v compareView) Selected(dimension string) bool { return slices.Contains(v.
 // APIPath is where the same is as JSON.
 func (v compareView) APIPath() string { return "/v1/compare?" + filter.Encode(&v.Filter).Encode() }
 
-// Columns are the cells of a line and the name.
-func (v compareView) Columns() int { return len(v.Configurations) + 1 }
-
 func (h *Handler) serveCompare(w http.ResponseWriter, r *http.Request) {
 	v := compareView{page: page{"Compare", "compare"}, Dimensions: slices.DeleteFunc(compare.DimensionNames(), func(s string) bool { return s == "run" })}
 	var err error
