@@ -146,13 +146,21 @@ func (o *serveOptions) serve(ctx context.Context, log *slog.Logger) (err error) 
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	handler := httpapi.New(httpapi.Options{Store: store, Guard: guard, Hazards: hazards, Log: log, Registry: registry, Pages: web.New(store, log), PagePatterns: web.Patterns})
+	handler := httpapi.New(httpapi.Options{Store: store, Guard: guard, Hazards: hazards, Log: log, Registry: registry, Pages: web.New(store, hazards, log), PagePatterns: web.Patterns})
 	certificate, err := o.certificate(log)
 	if err != nil {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { certificate.Watch(ctx, 30*time.Second, log); return nil })
+	group.Go(func() error {
+		judged, err := store.Rejudge(ctx)
+		if err != nil && ctx.Err() == nil {
+			log.Error("verdicts of older rules could not be found anew; filters by verdict may miss runs until the next start", "err", err)
+		}
+		log.Info("verdicts of older rules were found anew", "runs", judged)
+		return nil
+	})
 	group.Go(func() error { return listen(ctx, log, o.listen, handler, certificate.Config()) })
 	if o.listenReadOnly != "" {
 		group.Go(func() error { return listen(ctx, log, o.listenReadOnly, httpapi.ReadOnly(handler), nil) })

@@ -83,6 +83,11 @@ func importCommand() *cobra.Command {
 	f.StringVar(&run.Benchmark, "benchmark", "", "name of the benchmark")
 	f.StringVar(&run.GPUModel, "gpu-model", "", "GPU model the files were measured on")
 	f.IntVar(&run.GPUCount, "gpu-count", 0, "number of those GPUs")
+	f.StringVar(&run.Engine, "engine", "", "inference engine that was measured, for example vllm")
+	f.StringVar(&run.EngineVersion, "engine-version", "", "its version")
+	f.StringVar(&run.DriverVersion, "driver-version", "", "version of the GPU driver")
+	f.Float64Var(&run.USDPerHour, "usd-per-hour", 0, "price of the GPUs, USD per hour, for the cost per million tokens")
+	f.StringVar(&run.PriceSource, "price-source", "", "where that price is from")
 	f.StringVar((*string)(&run.Status), "status", string(catalog.Succeeded), "state of the run")
 	if err := cmd.MarkFlagRequired("run"); err != nil {
 		panic(err) // the flag is defined above

@@ -30,7 +30,7 @@ func main() {
 func command(streams genericiooptions.IOStreams) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "kubectl-spotbench",
-		Short:         "Ask Spotbench why pods run where they run, and what that saved",
+		Short:         "Ask Spotbench why pods run where they run, what they measured, and what that saved",
 		Version:       version.String(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -38,6 +38,7 @@ func command(streams genericiooptions.IOStreams) *cobra.Command {
 	}
 	config := genericclioptions.NewConfigFlags(true)
 	config.AddFlags(root.PersistentFlags())
-	root.AddCommand(explainCommand(config, streams), simulateCommand(config, streams), replayCommand(streams), renderCommand(streams), snapshotCommand(config, streams), savingsCommand(config, streams), pricesCommand(config, streams), hazardsCommand(streams))
+	root.AddCommand(runsCommand(config, streams), resultsCommand(config, streams), modelsCommand(config, streams), compareCommand(config, streams),
+		explainCommand(config, streams), simulateCommand(config, streams), replayCommand(streams), renderCommand(streams), snapshotCommand(config, streams), savingsCommand(config, streams), pricesCommand(config, streams), hazardsCommand(streams))
 	return root
 }

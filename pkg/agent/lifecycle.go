@@ -179,6 +179,9 @@ func (w *workload) runRecord(status catalog.Status) catalog.Run {
 		CapacityType: p.CapacityType, USDPerHour: p.USDPerHour, OnDemandUSDPerHour: p.OnDemandUSDPerHour,
 		PlacementReason: p.Reason, StartedAt: startedAt(pod),
 	}
+	if p.USDPerHour > 0 {
+		run.PriceSource = "the scheduler's price book, at placement"
+	}
 	if s := mainStatus(pod); s != nil {
 		run.ImageDigest = s.ImageID
 	}

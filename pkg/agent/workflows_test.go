@@ -92,9 +92,9 @@ type saves struct {
 	journal *journal
 }
 
-func (s saves) Save(ctx context.Context, run, dir string, meta map[string]string) (checkpoint.Saved, error) {
-	saved, err := s.Store.Save(ctx, run, dir, meta)
-	s.journal.write("checkpoint " + meta[metaFinal])
+func (s saves) Save(ctx context.Context, run, dir string, o checkpoint.SaveOptions) (checkpoint.Saved, error) {
+	saved, err := s.Store.Save(ctx, run, dir, o)
+	s.journal.write("checkpoint " + o.Meta[metaFinal])
 	return saved, err
 }
 
@@ -102,7 +102,7 @@ func (s saves) Save(ctx context.Context, run, dir string, meta map[string]string
 func inWorkflow(t *testing.T, h *held) (*Agent, *fake.Clientset) {
 	t.Helper()
 	base := t.TempDir()
-	store, err := checkpoint.Open(t.Context(), "file://"+filepath.Join(base, "store")+"?create_dir=true", 3)
+	store, err := checkpoint.Open(t.Context(), checkpoint.Options{URL: "file://" + filepath.Join(base, "store")})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -87,27 +87,42 @@ func TestTheVerdictHasAReasonForEverythingThatSpeaksAgainstTheResults(t *testing
 		verdict catalog.Verdict
 		codes   []string
 	}{
-		"nothing known against it":       {results(point(func(*catalog.Result) {})), catalog.Valid, nil},
-		"a run that goes on":             {catalog.Parts{Run: catalog.Run{Status: catalog.Running}}, catalog.Pending, nil},
-		"a run that failed":              {catalog.Parts{Run: catalog.Run{Status: catalog.Failed}}, catalog.Invalid, []string{"failed"}},
-		"finished without a result":      {results(), catalog.Invalid, []string{"no-results"}},
-		"99 requests are too few":        {results(point(func(r *catalog.Result) { r.Completed = 99 })), catalog.Suspect, []string{"few-requests"}},
-		"100 requests are enough":        {results(point(func(r *catalog.Result) { r.Completed = 100 })), catalog.Valid, nil},
-		"not one request":                {results(point(func(r *catalog.Result) { r.Completed = 0 })), catalog.Invalid, []string{"no-requests"}},
-		"a request failed":               {results(point(func(r *catalog.Result) { r.Failed = 1 })), catalog.Suspect, []string{"failed-requests"}},
-		"a point on two GPU models":      {results(point(func(r *catalog.Result) { r.Spotbench.MixedGPU = true })), catalog.Invalid, []string{"mixed-gpu"}},
-		"11 of 1000 s throttled by heat": {gpu(func(g *catalog.GPUTelemetry) { g.ThrottledSeconds.Thermal = 11 }), catalog.Suspect, []string{"throttled"}},
-		"10 of 1000 s are still usual":   {gpu(func(g *catalog.GPUTelemetry) { g.ThrottledSeconds.Power = 10 }), catalog.Valid, nil},
-		"a memory error":                 {gpu(func(g *catalog.GPUTelemetry) { g.DoubleBitErrors = 1 }), catalog.Invalid, []string{"memory-errors"}},
-		"an error of the hardware": {gpu(func(g *catalog.GPUTelemetry) {
-			g.XIDs = []catalog.XIDCount{{Code: 79, Count: 1, Cause: "hardware"}}
-		}), catalog.Invalid, []string{"gpu-error"}},
-		"an error of a program": {gpu(func(g *catalog.GPUTelemetry) {
-			g.XIDs = []catalog.XIDCount{{Code: 31, Count: 2, Cause: "application"}}
-		}), catalog.Suspect, []string{"gpu-error"}},
+		"nothing known against it":                {results(point(func(*catalog.Result) {})), catalog.Valid, nil},
+		"a run that goes on":                      {catalog.Parts{Run: catalog.Run{Status: catalog.Running}}, catalog.Pending, nil},
+		"a run that failed":                       {catalog.Parts{Run: catalog.Run{Status: catalog.Failed}}, catalog.Invalid, []string{"failed"}},
+		"finished without a result":               {results(), catalog.Invalid, []string{"no-results"}},
+		"99 requests are too few":                 {results(point(func(r *catalog.Result) { r.Completed = 99 })), catalog.Suspect, []string{"few-requests"}},
+		"100 requests are enough":                 {results(point(func(r *catalog.Result) { r.Completed = 100 })), catalog.Valid, nil},
+		"not one request":                         {results(point(func(r *catalog.Result) { r.Completed = 0 })), catalog.Invalid, []string{"no-requests"}},
+		"a request failed":                        {results(point(func(r *catalog.Result) { r.Failed = 1 })), catalog.Suspect, []string{"failed-requests"}},
+		"a point on two GPU models":               {results(point(func(r *catalog.Result) { r.Spotbench.MixedGPU = true })), catalog.Invalid, []string{"mixed-gpu"}},
+		"11 of 1000 s throttled by heat":          {gpu(func(g *catalog.GPUTelemetry) { g.ThrottledSeconds.Thermal = 11 }), catalog.Suspect, []string{"throttled-thermal"}},
+		"10 of 1000 s are still usual":            {gpu(func(g *catalog.GPUTelemetry) { g.ThrottledSeconds.Power = 10 }), catalog.Valid, nil},
+		"a memory error":                          {gpu(func(g *catalog.GPUTelemetry) { g.DoubleBitErrors = 1 }), catalog.Invalid, []string{"memory-errors"}},
+		"11 of 1000 s at the power limit":         {gpu(func(g *catalog.GPUTelemetry) { g.ThrottledSeconds.Power = 11 }), catalog.Suspect, []string{"throttled-power"}},
+		"11 of 1000 s for no reason told":         {gpu(func(g *catalog.GPUTelemetry) { g.ThrottledSeconds.Other = 11 }), catalog.Suspect, []string{"throttled"}},
 		"89 % of the samples at the median clock": {gpu(func(g *catalog.GPUTelemetry) { g.ClockSteadiness = ptr(0.89) }), catalog.Suspect, []string{"unsteady-clocks"}},
 		"90 % of them are still usual":            {gpu(func(g *catalog.GPUTelemetry) { g.ClockSteadiness = ptr(0.9) }), catalog.Valid, nil},
-		"a neighbour for 11 of 1000 s":            {gpu(func(g *catalog.GPUTelemetry) { g.Neighbours, g.NeighbourSeconds = 1, 11 }), catalog.Suspect, []string{"neighbour"}},
+		// 1700 MHz is 94.4 % of 1800 MHz.
+		"a busy GPU below its clock in the mean": {gpu(func(g *catalog.GPUTelemetry) {
+			g.SMClockMHz, g.Utilization = &catalog.Distribution{Mean: 1700, P95: 1800}, &catalog.Distribution{Mean: 90}
+		}), catalog.Suspect, []string{"unsteady-clocks"}},
+		"an idle GPU lowers its clock": {gpu(func(g *catalog.GPUTelemetry) {
+			g.SMClockMHz, g.Utilization = &catalog.Distribution{Mean: 700, P95: 1800}, &catalog.Distribution{Mean: 89}
+		}), catalog.Valid, nil},
+		"an error of the hardware":        {gpu(func(g *catalog.GPUTelemetry) { g.XIDs = []catalog.XIDCount{{Code: 79, Count: 1, Cause: "hardware"}} }), catalog.Invalid, []string{"gpu-error"}},
+		"an error of the program":         {gpu(func(g *catalog.GPUTelemetry) { g.XIDs = []catalog.XIDCount{{Code: 31, Count: 2, Cause: "application"}} }), catalog.Suspect, []string{"gpu-error"}},
+		"a row of memory replaced":        {gpu(func(g *catalog.GPUTelemetry) { g.RemappedRows = 1 }), catalog.Suspect, []string{"rows-remapped"}},
+		"11 of 1000 s beside another pod": {gpu(func(g *catalog.GPUTelemetry) { g.NeighbourSeconds = 11 }), catalog.Suspect, []string{"neighbour"}},
+		"a neighbour for 10 of 1000 s":    {gpu(func(g *catalog.GPUTelemetry) { g.NeighbourSeconds = 10 }), catalog.Valid, nil},
+		"interrupted, and a file that does not tell when it was measured": {catalog.Parts{Run: catalog.Run{Status: catalog.Succeeded},
+			Segments:      []catalog.Segment{{GPUModel: "H100-80GB"}, {GPUModel: "H100-80GB"}},
+			Interruptions: []catalog.Interruption{{}},
+			Telemetry:     []catalog.Telemetry{{}}, Results: []catalog.Result{{Requests: 200, Completed: 200}}}, catalog.Suspect, []string{"interrupted"}},
+		// 79 of 100 s are less than 80 %.
+		"telemetry of 79 of 100 s": {catalog.Parts{Run: catalog.Run{Status: catalog.Succeeded},
+			Segments:  []catalog.Segment{{PodUID: "p", StartedAt: noon, EndedAt: after(100 * time.Second)}},
+			Telemetry: []catalog.Telemetry{{PodUID: "p", From: noon, To: after(79 * time.Second)}}, Results: []catalog.Result{point(func(*catalog.Result) {})}}, catalog.Suspect, []string{"telemetry-gap"}},
 		"the worst reason decides": {results(point(func(r *catalog.Result) { r.Failed = 1 }), point(func(r *catalog.Result) { r.Completed = 0 })),
 			catalog.Invalid, []string{"failed-requests", "no-requests"}},
 		"two GPU models and a file that does not tell which": {catalog.Parts{Run: catalog.Run{Status: catalog.Succeeded},
@@ -120,8 +135,10 @@ func TestTheVerdictHasAReasonForEverythingThatSpeaksAgainstTheResults(t *testing
 			var codes []string
 			for _, r := range got.Reasons {
 				codes = append(codes, r.Code)
-				if !strings.HasSuffix(r.Message, ".") {
-					t.Errorf("message %q is no sentence", r.Message)
+				for _, text := range []string{r.Message, r.Suggestion} {
+					if !strings.HasSuffix(text, ".") {
+						t.Errorf("%q is no sentence", text)
+					}
 				}
 			}
 			slices.Sort(codes)

@@ -32,12 +32,17 @@ const (
 	MaxLimit     = 500
 )
 
+// MaxMeasured is the most runs that are compared at once.
+const MaxMeasured = 500
+
 // RunQuery says which runs to list, the newest first; what is empty matches all.
 type RunQuery struct {
 	Model, Benchmark, GPUModel, Namespace string
 	Node, Region, InstanceType            string
 	CapacityType                          string
+	Engine, EngineVersion, DriverVersion  string
 	Status                                Status
+	Verdict                               Verdict
 	// Since and Before bound the start of the runs: at or after, and before.
 	Since, Before time.Time
 	OldestFirst   bool
@@ -50,6 +55,8 @@ type ResultQuery struct {
 	RunKey, Model string
 	// Format is that of the file; GPUModel is the run's.
 	Format, GPUModel string
+	// Verdict is that on the run.
+	Verdict Verdict
 	// Concurrency, unless nil, is the most requests in flight.
 	Concurrency *int64
 	// Since and Before bound the time of import: at or after, and before.

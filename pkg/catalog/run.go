@@ -34,11 +34,14 @@ type Run struct {
 	PodName   string `json:"podName,omitempty" maxLength:"253" doc:"Newest pod of the run"`
 	PodUID    string `json:"podUID,omitempty" maxLength:"128" doc:"UID of the newest pod"`
 
-	Model       string `json:"model,omitempty" maxLength:"512" doc:"Model under test, as on Hugging Face: org/name" example:"meta-llama/Llama-3.1-8B-Instruct"`
-	Benchmark   string `json:"benchmark,omitempty" maxLength:"512" doc:"Name of the benchmark"`
-	Image       string `json:"image,omitempty" maxLength:"1024" doc:"Container image as the pod asked for it"`
-	ImageDigest string `json:"imageDigest,omitempty" maxLength:"1024" doc:"Digest of the image that ran"`
-	Status      Status `json:"status,omitempty" enum:"running,interrupted,failed,succeeded" doc:"State of the run; succeeded is final"`
+	Model         string `json:"model,omitempty" maxLength:"512" doc:"Model under test, as on Hugging Face: org/name" example:"meta-llama/Llama-3.1-8B-Instruct"`
+	Benchmark     string `json:"benchmark,omitempty" maxLength:"512" doc:"Name of the benchmark"`
+	Image         string `json:"image,omitempty" maxLength:"1024" doc:"Container image as the pod asked for it"`
+	ImageDigest   string `json:"imageDigest,omitempty" maxLength:"1024" doc:"Digest of the image that ran"`
+	Engine        string `json:"engine,omitempty" maxLength:"128" doc:"Inference engine under test" example:"vllm"`
+	EngineVersion string `json:"engineVersion,omitempty" maxLength:"128" doc:"Its version" example:"0.11.0"`
+	DriverVersion string `json:"driverVersion,omitempty" maxLength:"128" doc:"Version of the GPU driver of the newest pod's node" example:"570.133.20"`
+	Status        Status `json:"status,omitempty" enum:"running,interrupted,failed,succeeded" doc:"State of the run; succeeded is final"`
 
 	GPUModel     string `json:"gpuModel,omitempty" maxLength:"128" doc:"Model of the GPUs, canonical" example:"H100-80GB"`
 	GPUCount     int    `json:"gpuCount,omitempty" minimum:"0" maximum:"1024" doc:"GPUs of the pod"`
@@ -50,6 +53,7 @@ type Run struct {
 
 	USDPerHour         float64 `json:"usdPerHour,omitempty" minimum:"0" maximum:"1000000" doc:"Price of the run's share of the node, USD per hour; absent when unknown"`
 	OnDemandUSDPerHour float64 `json:"onDemandUSDPerHour,omitempty" minimum:"0" maximum:"1000000" doc:"The same share of the same node on demand, USD per hour; absent when unknown"`
+	PriceSource        string  `json:"priceSource,omitempty" maxLength:"512" doc:"Where the prices are from" example:"price book of the scheduler, 2026-11-01"`
 	PlacementReason    string  `json:"placementReason,omitempty" maxLength:"4096" doc:"The scheduler's own reason for the newest placement"`
 
 	StartedAt  time.Time `json:"startedAt,omitzero" doc:"When the first pod started"`
@@ -102,6 +106,10 @@ func (r Run) Merge(update Run) Run {
 	set(&r.Benchmark, update.Benchmark, late)
 	set(&r.Image, update.Image, late)
 	set(&r.ImageDigest, update.ImageDigest, late)
+	set(&r.Engine, update.Engine, late)
+	set(&r.EngineVersion, update.EngineVersion, late)
+	set(&r.DriverVersion, update.DriverVersion, late)
+	set(&r.PriceSource, update.PriceSource, late)
 	set(&r.Status, update.Status, late)
 	set(&r.GPUModel, update.GPUModel, late)
 	set(&r.GPUCount, update.GPUCount, late)

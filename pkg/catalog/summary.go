@@ -12,16 +12,17 @@ import (
 type Summary struct {
 	Run
 	// Nodes are those of its segments in the order of their start, each once per stay.
-	Nodes             []string `json:"nodes" nullable:"false" doc:"Nodes it ran on, in order"`
-	InterruptionCount int      `json:"interruptionCount" doc:"Interruptions it went through"`
-	WorkLostSeconds   float64  `json:"workLostSeconds" doc:"Work done again because of them, seconds"`
-	DurationSeconds   float64  `json:"durationSeconds" doc:"From the start of the first pod to the end of the last, or until now, seconds"`
-	CostUSD           float64  `json:"costUSD" doc:"Σ over segments of hours × price, USD"`
-	OnDemandCostUSD   float64  `json:"onDemandCostUSD" doc:"The same hours at the on-demand price, USD"`
-	CostKnown         bool     `json:"costKnown" doc:"Every segment has both prices; otherwise the sums are too low"`
-	ResultCount       int      `json:"resultCount" doc:"Measured points"`
-	EnergyJoules      float64  `json:"energyJoules,omitempty" doc:"Energy of its GPUs, joules"`
-	Validity          Validity `json:"validity" doc:"Whether its results may be believed, and why not"`
+	Nodes             []string  `json:"nodes" nullable:"false" doc:"Nodes it ran on, in order"`
+	InterruptionCount int       `json:"interruptionCount" doc:"Interruptions it went through"`
+	WorkLostSeconds   float64   `json:"workLostSeconds" doc:"Work done again because of them, seconds"`
+	DurationSeconds   float64   `json:"durationSeconds" doc:"From the start of the first pod to the end of the last, or until now, seconds"`
+	CostUSD           float64   `json:"costUSD" doc:"Σ over segments of hours × price, USD"`
+	OnDemandCostUSD   float64   `json:"onDemandCostUSD" doc:"The same hours at the on-demand price, USD"`
+	CostKnown         bool      `json:"costKnown" doc:"Every segment has both prices; otherwise the sums are too low"`
+	ResultCount       int       `json:"resultCount" doc:"Measured points"`
+	EnergyJoules      float64   `json:"energyJoules,omitempty" doc:"Energy of its GPUs, joules"`
+	Economics         Economics `json:"economics" doc:"Cost and energy per million tokens, and what they follow from"`
+	Validity          Validity  `json:"validity" doc:"Whether its results may be believed, and why not"`
 }
 
 // Detail is a run with all its parts.
@@ -71,6 +72,7 @@ func Describe(p Parts, now time.Time) Detail {
 	if len(segments) == 0 {
 		d.CostKnown = false
 	}
+	d.Economics = reckon(d, now)
 	d.Validity = Judge(p)
 	return d
 }

@@ -21,6 +21,8 @@ import (
 	"github.com/cenkalti/backoff/v4"
 
 	"github.com/spotbench/spotbench/pkg/catalog"
+	"github.com/spotbench/spotbench/pkg/catalog/compare"
+	"github.com/spotbench/spotbench/pkg/catalog/filter"
 	"github.com/spotbench/spotbench/pkg/version"
 )
 
@@ -255,104 +257,41 @@ func (c *Client) GetTelemetry(ctx context.Context, key string) ([]catalog.Teleme
 	return out.Items, err
 }
 
-// Dated bounds the time by which a list is sorted, at or after Since and before
-// Before, and turns the list around.
-type Dated struct {
-	Since, Before time.Time
-	OldestFirst   bool
-}
-
-func (d Dated) set(v url.Values) {
-	if !d.Since.IsZero() {
-		v.Set("since", d.Since.UTC().Format(time.RFC3339Nano))
-	}
-	if !d.Before.IsZero() {
-		v.Set("before", d.Before.UTC().Format(time.RFC3339Nano))
-	}
-	if d.OldestFirst {
-		v.Set("order", "oldest")
-	}
-}
-
-// RunFilter says which runs to list; what is empty matches all.
-type RunFilter struct {
-	Model, Benchmark, GPUModel, Namespace    string
-	Node, Region, InstanceType, CapacityType string
-	Status                                   catalog.Status
-	Dated
-	// Limit is the size of a page (0: the catalog's choice).
-	Limit     int
-	PageToken string
+// list is one answer to a filter.
+func list[T any](ctx context.Context, c *Client, path string, by any) (T, error) {
+	var out T
+	err := c.do(ctx, http.MethodGet, query(path, filter.Encode(by)), nil, &out)
+	return out, err
 }
 
 // ListRuns is one page of runs, the newest first.
-func (c *Client) ListRuns(ctx context.Context, f RunFilter) (catalog.Page[catalog.Summary], error) {
-	v := url.Values{}
-	setString(v, "model", f.Model)
-	setString(v, "benchmark", f.Benchmark)
-	setString(v, "gpuModel", f.GPUModel)
-	setString(v, "namespace", f.Namespace)
-	setString(v, "status", string(f.Status))
-	setString(v, "node", f.Node)
-	setString(v, "region", f.Region)
-	setString(v, "instanceType", f.InstanceType)
-	setString(v, "capacityType", f.CapacityType)
-	f.set(v)
-	setString(v, "pageToken", f.PageToken)
-	setInt(v, "limit", f.Limit)
-	var out catalog.Page[catalog.Summary]
-	err := c.do(ctx, http.MethodGet, query("/v1/runs", v), nil, &out)
-	return out, err
-}
-
-// ResultFilter says which results to list; what is empty matches all.
-type ResultFilter struct {
-	RunKey, Model string
-	// SourceFormat is that of the file; GPUModel is the run's.
-	SourceFormat, GPUModel string
-	// Concurrency is the most requests in flight (0: any).
-	Concurrency int
-	Dated
-	Limit     int
-	PageToken string
+func (c *Client) ListRuns(ctx context.Context, f filter.RunList) (catalog.Page[catalog.Summary], error) {
+	return list[catalog.Page[catalog.Summary]](ctx, c, "/v1/runs", &f)
 }
 
 // ListResults is one page of results, the newest first.
-func (c *Client) ListResults(ctx context.Context, f ResultFilter) (catalog.Page[catalog.Result], error) {
-	v := url.Values{}
-	setString(v, "run", f.RunKey)
-	setString(v, "model", f.Model)
-	setString(v, "sourceFormat", f.SourceFormat)
-	setString(v, "gpuModel", f.GPUModel)
-	setInt(v, "concurrency", f.Concurrency)
-	f.set(v)
-	setString(v, "pageToken", f.PageToken)
-	setInt(v, "limit", f.Limit)
-	var out catalog.Page[catalog.Result]
-	err := c.do(ctx, http.MethodGet, query("/v1/results", v), nil, &out)
-	return out, err
-}
-
-// InterruptionFilter says which interruptions to list; what is empty matches all.
-type InterruptionFilter struct {
-	RunKey, Node, Kind string
-	Dated
-	Limit     int
-	PageToken string
+func (c *Client) ListResults(ctx context.Context, f filter.ResultList) (catalog.Page[catalog.Result], error) {
+	return list[catalog.Page[catalog.Result]](ctx, c, "/v1/results", &f)
 }
 
 // ListInterruptions is one page of interruptions, the newest first.
-func (c *Client) ListInterruptions(ctx context.Context, f InterruptionFilter) (catalog.Page[catalog.Interruption], error) {
-	v := url.Values{}
-	setString(v, "run", f.RunKey)
-	setString(v, "node", f.Node)
-	setString(v, "kind", f.Kind)
-	f.set(v)
-	setString(v, "pageToken", f.PageToken)
-	setInt(v, "limit", f.Limit)
-	var out catalog.Page[catalog.Interruption]
-	err := c.do(ctx, http.MethodGet, query("/v1/interruptions", v), nil, &out)
-	return out, err
+func (c *Client) ListInterruptions(ctx context.Context, f filter.InterruptionList) (catalog.Page[catalog.Interruption], error) {
+	return list[catalog.Page[catalog.Interruption]](ctx, c, "/v1/interruptions", &f)
+}
+
+// Compare sets runs or configurations beside each other.
+func (c *Client) Compare(ctx context.Context, f filter.Comparison) (compare.Report, error) {
+	return list[compare.Report](ctx, c, "/v1/compare", &f)
+}
+
+// Pareto is the choices between throughput, latency and cost.
+func (c *Client) Pareto(ctx context.Context, f filter.Pareto) (compare.Frontier, error) {
+	return list[compare.Frontier](ctx, c, "/v1/pareto", &f)
+}
+
+// Regressions is what newer versions made worse.
+func (c *Client) Regressions(ctx context.Context, f filter.Regressions) (compare.Regressions, error) {
+	return list[compare.Regressions](ctx, c, "/v1/regressions", &f)
 }
 
 // ListModels is every model that has runs.

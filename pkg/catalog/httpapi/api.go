@@ -37,6 +37,7 @@ type Store interface {
 	ListResults(ctx context.Context, query catalog.ResultQuery) (catalog.Page[catalog.Result], error)
 	ListInterruptions(ctx context.Context, query catalog.InterruptionQuery) (catalog.Page[catalog.Interruption], error)
 	ListModels(ctx context.Context) ([]catalog.Model, error)
+	Measured(ctx context.Context, keys []string, query catalog.RunQuery) (runs []catalog.Detail, more bool, err error)
 	Ping(ctx context.Context) error
 }
 
@@ -80,6 +81,7 @@ func (a *api) register(mux *http.ServeMux) {
 	a.huma = humago.New(mux, config())
 	a.registerRuns()
 	a.registerLists()
+	a.registerComparisons()
 	a.registerImports()
 	a.registerInstances()
 	a.registerExports()

@@ -24,6 +24,7 @@ import (
 	"github.com/spotbench/spotbench/pkg/catalog"
 	"github.com/spotbench/spotbench/pkg/catalog/auth"
 	"github.com/spotbench/spotbench/pkg/catalog/client"
+	"github.com/spotbench/spotbench/pkg/catalog/filter"
 	"github.com/spotbench/spotbench/pkg/catalog/httpapi"
 	"github.com/spotbench/spotbench/pkg/catalog/localpg"
 	"github.com/spotbench/spotbench/pkg/catalog/postgres"
@@ -175,44 +176,45 @@ func TestARunIsToldAndReadBackThroughTheClient(t *testing.T) {
 	if len(run.Segments) != 1 || len(run.Interruptions) != 1 || len(run.Telemetry) != 1 || len(run.Results) != 1 || run.Results[0].ID != first.Results[0] {
 		t.Errorf("parts %+v", run)
 	}
-	runs, err := s.client.ListRuns(ctx, client.RunFilter{Model: "org/told", Status: catalog.Succeeded, Limit: 5})
+	runs, err := s.client.ListRuns(ctx, filter.RunList{Runs: filter.Runs{Model: "org/told", Status: catalog.Succeeded, Verdict: catalog.Suspect}, Paged: filter.Paged{Limit: 5}})
 	if err != nil || len(runs.Items) != 1 || !cmp.Equal(runs.Items[0], run.Summary) {
 		t.Errorf("the list has another run than the run itself: %+v %v", runs.Items, err)
 	}
 	for name, tt := range map[string]struct {
-		filter client.RunFilter
+		filter filter.RunList
 		want   int
 	}{
-		"started in the hour": {client.RunFilter{Model: "org/told", Dated: client.Dated{Since: start, Before: start.Add(time.Hour), OldestFirst: true}}, 1},
-		"started later":       {client.RunFilter{Model: "org/told", Dated: client.Dated{Since: start.Add(time.Second)}}, 0},
-		"started earlier":     {client.RunFilter{Model: "org/told", Dated: client.Dated{Before: start}}, 0},
-		"bought on demand":    {client.RunFilter{Model: "org/told", CapacityType: "on-demand"}, 0},
-		"in another region":   {client.RunFilter{Model: "org/told", Region: "eu"}, 0},
-		"on another node":     {client.RunFilter{Model: "org/told", Node: "n9"}, 0},
-		"on another machine":  {client.RunFilter{Model: "org/told", InstanceType: "p5"}, 0},
+		"started in the hour":  {filter.RunList{Runs: filter.Runs{Model: "org/told", Dated: filter.Dated{Since: start, Before: start.Add(time.Hour)}}, Paged: filter.Paged{Order: "oldest"}}, 1},
+		"started later":        {filter.RunList{Runs: filter.Runs{Model: "org/told", Dated: filter.Dated{Since: start.Add(time.Second)}}}, 0},
+		"started earlier":      {filter.RunList{Runs: filter.Runs{Model: "org/told", Dated: filter.Dated{Before: start}}}, 0},
+		"bought on demand":     {filter.RunList{Runs: filter.Runs{Model: "org/told", CapacityType: "on-demand"}}, 0},
+		"in another region":    {filter.RunList{Runs: filter.Runs{Model: "org/told", Region: "eu"}}, 0},
+		"on another node":      {filter.RunList{Runs: filter.Runs{Model: "org/told", Node: "n9"}}, 0},
+		"with another verdict": {filter.RunList{Runs: filter.Runs{Model: "org/told", Verdict: catalog.Valid}}, 0},
+		"on another machine":   {filter.RunList{Runs: filter.Runs{Model: "org/told", InstanceType: "p5"}}, 0},
 	} {
 		if page, err := s.client.ListRuns(ctx, tt.filter); err != nil || len(page.Items) != tt.want {
 			t.Errorf("runs %s: %d, %v, want %d", name, len(page.Items), err, tt.want)
 		}
 	}
 	for name, tt := range map[string]struct {
-		filter client.ResultFilter
+		filter filter.ResultList
 		want   int
 	}{
-		"of vLLM at 4":         {client.ResultFilter{RunKey: key, SourceFormat: "vllm", Concurrency: 4}, 1},
-		"at 5":                 {client.ResultFilter{RunKey: key, Concurrency: 5}, 0},
-		"of another format":    {client.ResultFilter{RunKey: key, SourceFormat: "sglang"}, 0},
-		"of another GPU model": {client.ResultFilter{RunKey: key, GPUModel: "L4"}, 0}, // the run itself does not tell one
+		"of vLLM at 4":         {filter.ResultList{Results: filter.Results{Run: key, Format: "vllm", Concurrency: 4}}, 1},
+		"at 5":                 {filter.ResultList{Results: filter.Results{Run: key, Concurrency: 5}}, 0},
+		"of another format":    {filter.ResultList{Results: filter.Results{Run: key, Format: "sglang"}}, 0},
+		"of another GPU model": {filter.ResultList{Results: filter.Results{Run: key, GPUModel: "L4"}}, 0}, // the run itself does not tell one
 	} {
 		if page, err := s.client.ListResults(ctx, tt.filter); err != nil || len(page.Items) != tt.want {
 			t.Errorf("results %s: %d, %v, want %d", name, len(page.Items), err, tt.want)
 		}
 	}
-	results, err := s.client.ListResults(ctx, client.ResultFilter{RunKey: key})
+	results, err := s.client.ListResults(ctx, filter.ResultList{Results: filter.Results{Run: key}})
 	if err != nil || !cmp.Equal(results.Items, run.Results) {
 		t.Errorf("results %+v %v", results, err)
 	}
-	interruptions, err := s.client.ListInterruptions(ctx, client.InterruptionFilter{RunKey: key, Node: "n1"})
+	interruptions, err := s.client.ListInterruptions(ctx, filter.InterruptionList{Interruptions: filter.Interruptions{Run: key, Node: "n1"}})
 	if err != nil || !cmp.Equal(interruptions.Items, run.Interruptions) {
 		t.Errorf("interruptions %+v %v", interruptions, err)
 	}

@@ -316,6 +316,12 @@ func (d document) request(t *rapid.T, s *stage, path, method string, operation m
 		default:
 			continue
 		}
+		if items, ok := value.([]any); ok {
+			for _, item := range items {
+				query.Add(name, fmt.Sprint(item))
+			}
+			continue
+		}
 		text := fmt.Sprint(value)
 		switch p["in"] {
 		case "path":

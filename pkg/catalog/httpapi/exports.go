@@ -14,6 +14,7 @@ import (
 
 	"github.com/spotbench/spotbench/pkg/catalog"
 	"github.com/spotbench/spotbench/pkg/catalog/export"
+	"github.com/spotbench/spotbench/pkg/catalog/filter"
 )
 
 // exportStall is how long the caller of an export may take for one page of it.
@@ -27,10 +28,10 @@ func (a *api) registerExports() {
 	op.Responses = map[string]*huma.Response{"200": {Description: "The results", Content: content}}
 	huma.Register(a.huma, op, func(ctx context.Context, in *struct {
 		Format string `query:"format" enum:"ndjson,csv,parquet" default:"ndjson" doc:"ndjson: as /v1/results, one a line; csv and parquet: a column each, with its unit in its name"`
-		Results
-		Dated
+		filter.Results
 	}) (*huma.StreamResponse, error) {
-		query := in.query(Paged{Dated: in.Dated, Limit: catalog.MaxLimit})
+		query := in.Query()
+		query.Limit = catalog.MaxLimit
 		// The first page is read before the answer begins: a failure up to then has a status.
 		first, err := a.store.ListResults(ctx, query)
 		if err != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/spotbench/spotbench/pkg/catalog"
+	"github.com/spotbench/spotbench/pkg/catalog/filter"
 )
 
 // InPool says of which pools; it is exported for the reason given at OfRun.
@@ -34,7 +35,7 @@ func (a *api) registerInstances() {
 			return &body[catalog.Instance]{instance}, a.problem(err)
 		})
 	huma.Register(a.huma, read("list-instances", "/v1/instances", "Machines and how long they lived, the youngest first"), func(ctx context.Context, in *struct {
-		Paged
+		filter.Paged
 		InPool
 	}) (*body[catalog.Page[catalog.Instance]], error) {
 		page, err := a.store.ListInstances(ctx, catalog.InstanceQuery{Provider: in.Provider, Region: in.Region, Zone: in.Zone,

@@ -20,7 +20,7 @@ import (
 )
 
 // OfRun is the path of everything about one run. It is exported only because huma
-// passes over embedded types that are not; so is Paged.
+// passes over embedded types that are not.
 type OfRun struct {
 	Key string `path:"key" minLength:"1" maxLength:"512" doc:"Key of the run, with its slashes escaped as %2F" example:"gpu-workloads%2Fsweep-1a2b3c4d"`
 }

@@ -34,14 +34,16 @@ func collect[T any](ctx context.Context, q queryer, scan func(row) (T, error), s
 }
 
 const selectRun = `SELECT key, revision, namespace, pod_name, pod_uid, model, benchmark, image, image_digest, status, gpu_model, gpu_count,
-	node, zone, region, instance_type, capacity_type, usd_per_hour, on_demand_usd_per_hour, placement_reason, started_at, finished_at FROM runs`
+	node, zone, region, instance_type, capacity_type, usd_per_hour, on_demand_usd_per_hour, placement_reason, started_at, finished_at,
+	engine, engine_version, driver_version, price_source FROM runs`
 
 func scanRun(from row) (catalog.Run, int64, error) {
 	var r catalog.Run
 	var revision int64
 	var started, finished *time.Time
 	err := from.Scan(&r.Key, &revision, &r.Namespace, &r.PodName, &r.PodUID, &r.Model, &r.Benchmark, &r.Image, &r.ImageDigest, &r.Status, &r.GPUModel, &r.GPUCount,
-		&r.Node, &r.Zone, &r.Region, &r.InstanceType, &r.CapacityType, &r.USDPerHour, &r.OnDemandUSDPerHour, &r.PlacementReason, &started, &finished)
+		&r.Node, &r.Zone, &r.Region, &r.InstanceType, &r.CapacityType, &r.USDPerHour, &r.OnDemandUSDPerHour, &r.PlacementReason, &started, &finished,
+		&r.Engine, &r.EngineVersion, &r.DriverVersion, &r.PriceSource)
 	r.StartedAt, r.FinishedAt = moment(started), moment(finished)
 	return r, revision, err
 }
@@ -290,10 +292,8 @@ type listedRun struct {
 	at time.Time
 }
 
-// ListRuns is one page of runs, the newest first unless asked otherwise.
-func (s *Store) ListRuns(ctx context.Context, query catalog.RunQuery) (catalog.Page[catalog.Summary], error) {
-	page := catalog.Page[catalog.Summary]{Items: []catalog.Summary{}}
-	limit := catalog.PageSize(query.Limit)
+// whereRuns is what a query asks of runs.
+func whereRuns(query catalog.RunQuery) where {
 	var w where
 	w.equal("model", query.Model)
 	w.equal("benchmark", query.Benchmark)
@@ -304,7 +304,19 @@ func (s *Store) ListRuns(ctx context.Context, query catalog.RunQuery) (catalog.P
 	w.equal("region", query.Region)
 	w.equal("instance_type", query.InstanceType)
 	w.equal("capacity_type", query.CapacityType)
+	w.equal("engine", query.Engine)
+	w.equal("engine_version", query.EngineVersion)
+	w.equal("driver_version", query.DriverVersion)
+	w.equal("verdict", string(query.Verdict))
 	w.between("started_at", query.Since, query.Before)
+	return w
+}
+
+// ListRuns is one page of runs, the newest first unless asked otherwise.
+func (s *Store) ListRuns(ctx context.Context, query catalog.RunQuery) (catalog.Page[catalog.Summary], error) {
+	page := catalog.Page[catalog.Summary]{Items: []catalog.Summary{}}
+	limit := catalog.PageSize(query.Limit)
+	w := whereRuns(query)
 	if query.PageToken != "" {
 		p, err := parseToken(query.PageToken, 1, query.OldestFirst)
 		if err != nil {
@@ -362,6 +374,10 @@ func (s *Store) ListResults(ctx context.Context, query catalog.ResultQuery) (cat
 	if query.GPUModel != "" {
 		w.args = append(w.args, query.GPUModel)
 		w.conditions = append(w.conditions, fmt.Sprintf("EXISTS (SELECT FROM runs WHERE runs.key = r.run_key AND runs.gpu_model = $%d)", len(w.args)))
+	}
+	if query.Verdict != "" {
+		w.args = append(w.args, query.Verdict)
+		w.conditions = append(w.conditions, fmt.Sprintf("EXISTS (SELECT FROM runs WHERE runs.key = r.run_key AND runs.verdict = $%d)", len(w.args)))
 	}
 	if query.Concurrency != nil {
 		w.args = append(w.args, *query.Concurrency)

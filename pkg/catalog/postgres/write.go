@@ -14,7 +14,8 @@ import (
 )
 
 // inRun runs do in a transaction that holds the lock of the run's row, so that
-// updates of one run follow each other, and counts a new revision of the run.
+// updates of one run follow each other, counts a new revision of the run, and
+// judges it.
 func (s *Store) inRun(ctx context.Context, key string, do func(pgx.Tx) error) error {
 	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, "UPDATE runs SET revision = revision + 1, updated_at = now() WHERE key = $1", key)
@@ -24,7 +25,10 @@ func (s *Store) inRun(ctx context.Context, key string, do func(pgx.Tx) error) er
 		if tag.RowsAffected() == 0 {
 			return fmt.Errorf("run %q: %w; create it first (PUT /v1/runs/{key})", key, catalog.ErrNotFound)
 		}
-		return do(tx)
+		if err := do(tx); err != nil {
+			return err
+		}
+		return judge(ctx, tx, key)
 	})
 	return explain(err)
 }
@@ -63,12 +67,16 @@ func (s *Store) PutRun(ctx context.Context, key string, update catalog.Run, ifRe
 		_, err = tx.Exec(ctx, `UPDATE runs SET revision = $2, namespace = $3, pod_name = $4, pod_uid = $5, model = $6, benchmark = $7,
 			image = $8, image_digest = $9, status = $10, gpu_model = $11, gpu_count = $12, node = $13, zone = $14, region = $15,
 			instance_type = $16, capacity_type = $17, usd_per_hour = $18, on_demand_usd_per_hour = $19, placement_reason = $20,
+			engine = $23, engine_version = $24, driver_version = $25, price_source = $26,
 			started_at = $21::timestamptz, finished_at = $22, listed_at = coalesce($21::timestamptz, listed_at), updated_at = now() WHERE key = $1`,
 			key, revision, merged.Namespace, merged.PodName, merged.PodUID, merged.Model, merged.Benchmark,
 			merged.Image, merged.ImageDigest, merged.Status, merged.GPUModel, merged.GPUCount, merged.Node, merged.Zone, merged.Region,
 			merged.InstanceType, merged.CapacityType, merged.USDPerHour, merged.OnDemandUSDPerHour, merged.PlacementReason,
-			stamp(merged.StartedAt), stamp(merged.FinishedAt))
-		return err
+			stamp(merged.StartedAt), stamp(merged.FinishedAt), merged.Engine, merged.EngineVersion, merged.DriverVersion, merged.PriceSource)
+		if err != nil {
+			return err
+		}
+		return judge(ctx, tx, key)
 	})
 	return merged, revision, explain(err)
 }
@@ -153,6 +161,15 @@ func (s *Store) PutTelemetry(ctx context.Context, key, podUID string, telemetry 
 		_, err := tx.Exec(ctx, `INSERT INTO telemetry (run_key, pod_uid, from_at, to_at, gpus) VALUES ($1, $2, $3, $4, $5)
 			ON CONFLICT (run_key, pod_uid) DO UPDATE SET from_at = excluded.from_at, to_at = excluded.to_at, gpus = excluded.gpus`,
 			key, podUID, stamp(telemetry.From), stamp(telemetry.To), body)
+		if err != nil {
+			return err
+		}
+		for _, g := range telemetry.GPUs {
+			if g.Driver != "" { // a node has one
+				_, err = tx.Exec(ctx, "UPDATE runs SET driver_version = $2 WHERE key = $1", key, g.Driver)
+				break
+			}
+		}
 		return err
 	})
 	return telemetry, err

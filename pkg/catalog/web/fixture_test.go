@@ -13,9 +13,10 @@ import (
 
 // shelf holds runs in memory, in the order in which they are listed.
 type shelf struct {
-	runs []catalog.Detail
-	next string
-	err  error
+	runs     []catalog.Detail
+	machines []catalog.Instance
+	next     string
+	err      error
 }
 
 func (s *shelf) ListRuns(_ context.Context, q catalog.RunQuery) (catalog.Page[catalog.Summary], error) {
@@ -39,9 +40,48 @@ func (s *shelf) GetRun(_ context.Context, key string) (catalog.Detail, error) {
 func (s *shelf) ListModels(context.Context) ([]catalog.Model, error) {
 	var models []catalog.Model
 	for _, d := range s.runs {
-		models = append(models, catalog.Model{Name: d.Model, Runs: 1})
+		if n := slices.IndexFunc(models, func(m catalog.Model) bool { return m.Name == d.Model }); n >= 0 {
+			models[n].Runs++
+			models[n].Results += len(d.Results)
+			if d.GPUModel != "" && !slices.Contains(models[n].GPUModels, d.GPUModel) {
+				models[n].GPUModels = append(models[n].GPUModels, d.GPUModel)
+			}
+			continue
+		}
+		models = append(models, catalog.Model{Name: d.Model, Runs: 1, Results: len(d.Results), GPUModels: []string{d.GPUModel}, LastRunAt: d.StartedAt})
 	}
 	return models, s.err
+}
+
+func (s *shelf) Measured(_ context.Context, keys []string, q catalog.RunQuery) ([]catalog.Detail, bool, error) {
+	var runs []catalog.Detail
+	for _, d := range s.runs {
+		if len(keys) > 0 && slices.Contains(keys, d.Key) || len(keys) == 0 && len(d.Results) > 0 && (q.Model == "" || q.Model == d.Model) {
+			runs = append(runs, d)
+		}
+	}
+	return runs, false, s.err
+}
+
+func (s *shelf) ListInstances(context.Context, catalog.InstanceQuery) (catalog.Page[catalog.Instance], error) {
+	return catalog.Page[catalog.Instance]{Items: s.machines}, s.err
+}
+
+func (s *shelf) Lives(context.Context, time.Time) ([]catalog.Instance, error) {
+	return s.machines, s.err
+}
+
+func (s *shelf) Savings(_ context.Context, q catalog.SavingsQuery) (catalog.SavingsReport, error) {
+	if err := q.Validate(); err != nil {
+		return catalog.SavingsReport{}, fmt.Errorf("%w: %w", catalog.ErrInvalid, err)
+	}
+	var items []catalog.Spending
+	for _, d := range s.runs {
+		for _, segment := range d.Segments {
+			items = append(items, catalog.Spending{RunKey: d.Key, Model: d.Model, Namespace: d.Namespace, Segment: segment})
+		}
+	}
+	return catalog.Save(items, q, at(60)), s.err
 }
 
 var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
@@ -85,10 +125,10 @@ func runs() []catalog.Detail {
 			{PodUID: "pod-1", From: at(0), To: at(21), GPUs: []catalog.GPUTelemetry{gpu("GPU-6b1c7a52-0d3f-4e7e-9c63-6f1f6b7f3a10", "NVIDIA H100 80GB HBM3", 612, 0), gpu("GPU-1f2e3d4c-5b6a-4978-8695-a4b3c2d1e0f9", "NVIDIA H100 80GB HBM3", 605, 0)}},
 			{PodUID: "pod-2", From: at(22), To: at(58), GPUs: []catalog.GPUTelemetry{gpu("GPU-0a9b8c7d-6e5f-4a3b-9c2d-1e0f9a8b7c6d", "NVIDIA A100-SXM4-80GB", 356, 0)}}},
 		Results: []catalog.Result{
-			{ID: "r3", File: "sharegpt-c16.json", Concurrency: ptr(int64(16)), Requests: 400, Completed: 400, OutputThroughput: ptr(612.3), RequestThroughput: ptr(2.41), TTFT: latency(212, 801), ITL: latency(24.9, 88.1), E2EL: latency(6210, 11800),
+			{ID: "r3", File: "sharegpt-c16.json", Concurrency: ptr(int64(16)), Requests: 400, Completed: 400, InputTokens: 88_000, OutputTokens: 76_000, OutputThroughput: ptr(612.3), RequestThroughput: ptr(2.41), TTFT: latency(212, 801), ITL: latency(24.9, 88.1), E2EL: latency(6210, 11800),
 				Spotbench: &catalog.Provenance{Resumed: true, MixedGPU: true, Segments: []catalog.MeasuredOn{{GPUModel: "H100-80GB", Completed: 130}, {GPUModel: "A100-80GB", Completed: 270}}}},
-			{ID: "r1", File: "sharegpt-c1.json", Concurrency: ptr(int64(1)), Requests: 100, Completed: 100, OutputThroughput: ptr(58.2), RequestThroughput: ptr(0.22), TTFT: latency(61.4, 120), ITL: latency(16.8, 19.2), E2EL: latency(4410, 6020), Spotbench: &catalog.Provenance{}},
-			{ID: "r2", File: "sharegpt-c4.json", Concurrency: ptr(int64(4)), Requests: 200, Completed: 200, OutputThroughput: ptr(214.9), RequestThroughput: ptr(0.83), TTFT: latency(88.0, 310), ITL: latency(18.1, 31.5), E2EL: latency(4790, 8100), Spotbench: &catalog.Provenance{}}},
+			{ID: "r1", File: "sharegpt-c1.json", Concurrency: ptr(int64(1)), Requests: 100, Completed: 100, InputTokens: 88_000, OutputTokens: 76_000, OutputThroughput: ptr(58.2), RequestThroughput: ptr(0.22), TTFT: latency(61.4, 120), ITL: latency(16.8, 19.2), E2EL: latency(4410, 6020), Spotbench: &catalog.Provenance{}},
+			{ID: "r2", File: "sharegpt-c4.json", Concurrency: ptr(int64(4)), Requests: 200, Completed: 200, InputTokens: 88_000, OutputTokens: 76_000, OutputThroughput: ptr(214.9), RequestThroughput: ptr(0.83), TTFT: latency(88.0, 310), ITL: latency(18.1, 31.5), E2EL: latency(4790, 8100), Spotbench: &catalog.Provenance{}}},
 	}
 	llama := catalog.Parts{
 		Run: catalog.Run{Key: "gpu-workloads/llama-70b-throughput-0b7d9e11", Namespace: "gpu-workloads", Model: "meta-llama/Llama-3.1-70B-Instruct", Benchmark: "throughput", Status: catalog.Running,
@@ -100,7 +140,7 @@ func runs() []catalog.Detail {
 			GPUModel: "L4-24GB", GPUCount: 1, Node: "l4-spot-0", CapacityType: "spot", StartedAt: at(-30), FinishedAt: at(-9)},
 		Segments:  []catalog.Segment{{PodUID: "pod-5", Node: "l4-spot-0", GPUModel: "L4-24GB", CapacityType: "spot", USDPerHour: 0.42, OnDemandUSDPerHour: 1.15, StartedAt: at(-30), EndedAt: at(-9)}},
 		Telemetry: []catalog.Telemetry{{PodUID: "pod-5", From: at(-30), To: at(-9), GPUs: []catalog.GPUTelemetry{gpu("GPU-5", "NVIDIA L4", 68, 0)}}},
-		Results:   []catalog.Result{{ID: "r7", File: "latency-c1.json", Concurrency: ptr(int64(1)), Requests: 200, Completed: 200, OutputThroughput: ptr(31.0), RequestThroughput: ptr(0.2), TTFT: latency(70.2, 99.4), ITL: latency(31.8, 35.0), E2EL: latency(5010, 5400), Spotbench: &catalog.Provenance{}}},
+		Results:   []catalog.Result{{ID: "r7", File: "latency-c1.json", Concurrency: ptr(int64(1)), Requests: 200, Completed: 200, InputTokens: 88_000, OutputTokens: 76_000, OutputThroughput: ptr(31.0), RequestThroughput: ptr(0.2), TTFT: latency(70.2, 99.4), ITL: latency(31.8, 35.0), E2EL: latency(5010, 5400), Spotbench: &catalog.Provenance{}}},
 	}
 	hot := catalog.Parts{
 		Run: catalog.Run{Key: "gpu-workloads/llama-8b-long-context-77aa01bc", Namespace: "gpu-workloads", Model: "meta-llama/Llama-3.1-8B-Instruct", Benchmark: "long-context", Status: catalog.Interrupted,

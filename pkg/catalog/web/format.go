@@ -17,6 +17,36 @@ const none = "–"
 var functions = template.FuncMap{
 	"path": PathOf, "usd": usd, "span": span, "when": when, "clock": clock, "iso": iso, "ms": ms, "number": number, "count": count,
 	"bytes": bytesText, "lower": strings.ToLower, "short": short, "pct": pct,
+	"signed": signed, "p": probability, "deref": func(v *float64) float64 { return *v }, "inc": func(n int) int { return n + 1 }, "minus": func(a, b int) int { return a - b },
+	"hundred": func(v float64) float64 { return 100 * v }, "modelpath": PathOfModel, "name": nameOf, "navigation": func() []entry { return navigation },
+}
+
+// entry is one of the navigation's.
+type entry struct{ Name, Title, Path string }
+
+var navigation = []entry{{"runs", "Runs", "/"}, {"models", "Models", "/models"}, {"compare", "Compare", "/compare"}, {"pareto", "Pareto", "/pareto"}, {"fleet", "Fleet", "/fleet"}, {"savings", "Savings", "/savings"}}
+
+// signed is a difference in percent, with its sign.
+func signed(v *float64) string {
+	if v == nil {
+		return none
+	}
+	sign := "+"
+	if *v < 0 {
+		sign = "−"
+	}
+	return sign + strconv.FormatFloat(math.Abs(*v), 'f', 1, 64) + " %"
+}
+
+// probability is a p to three digits.
+func probability(v *float64) string {
+	switch {
+	case v == nil:
+		return "p unknown"
+	case *v < 0.001:
+		return "p < 0.001"
+	}
+	return "p = " + strconv.FormatFloat(*v, 'f', 3, 64)
 }
 
 // usd is money with the digits that matter: cents from a dollar up, else three

@@ -15,7 +15,7 @@ import (
 
 // runsView is the list of runs.
 type runsView struct {
-	Title    string
+	page
 	Query    catalog.RunQuery
 	Models   []catalog.Model
 	Statuses []catalog.Status
@@ -64,11 +64,11 @@ type runRow struct {
 	Cost money
 }
 
-func newRunsView(query catalog.RunQuery, page catalog.Page[catalog.Summary], models []catalog.Model) runsView {
-	v := runsView{Title: "Runs", Query: query, Models: models, Filtered: query.Model != "" || query.Status != "", Later: query.PageToken != "",
+func newRunsView(query catalog.RunQuery, list catalog.Page[catalog.Summary], models []catalog.Model) runsView {
+	v := runsView{page: page{"Runs", "runs"}, Query: query, Models: models, Filtered: query.Model != "" || query.Status != "", Later: query.PageToken != "",
 		Statuses: []catalog.Status{catalog.Running, catalog.Interrupted, catalog.Succeeded, catalog.Failed}}
 	v.Totals.Cost.Known = true
-	for _, run := range page.Items {
+	for _, run := range list.Items {
 		row := runRow{Summary: run, Name: nameOf(run.Key), Cost: money{run.CostUSD, run.OnDemandCostUSD, run.CostKnown}}
 		v.Runs = append(v.Runs, row)
 		t := &v.Totals
@@ -89,8 +89,8 @@ func newRunsView(query catalog.RunQuery, page catalog.Page[catalog.Summary], mod
 			t.Cost.OnDemandUSD += run.OnDemandCostUSD
 		}
 	}
-	if page.NextPageToken != "" {
-		next := url.Values{"pageToken": {page.NextPageToken}}
+	if list.NextPageToken != "" {
+		next := url.Values{"pageToken": {list.NextPageToken}}
 		if query.Model != "" {
 			next.Set("model", query.Model)
 		}
@@ -113,7 +113,7 @@ func nameOf(key string) string {
 
 // runView is one run.
 type runView struct {
-	Title string
+	page
 	catalog.Detail
 	Name          string
 	Cost          money
@@ -156,7 +156,7 @@ type gpuRow struct {
 }
 
 func newRunView(d catalog.Detail, now time.Time) runView {
-	v := runView{Title: nameOf(d.Key), Detail: d, Name: nameOf(d.Key), Cost: money{d.CostUSD, d.OnDemandCostUSD, d.CostKnown},
+	v := runView{page: page{Title: nameOf(d.Key)}, Detail: d, Name: nameOf(d.Key), Cost: money{d.CostUSD, d.OnDemandCostUSD, d.CostKnown},
 		Timeline: newTimeline(d, now)}
 	for n, i := range d.Interruptions {
 		v.Interruptions = append(v.Interruptions, interruptionView{Interruption: i, Number: n + 1, Steps: i.Phases()})

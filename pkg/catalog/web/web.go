@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package web is the catalog's page for people: the list of runs and one page for
-// each run. It is rendered on the server, needs no JavaScript, and loads nothing
+// Package web is the catalog for people: runs, models, comparisons, the choices
+// between throughput, latency and cost, the fleet and what it saves. It is rendered on the server, needs no JavaScript, and loads nothing
 // from elsewhere.
 package web
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"embed"
@@ -19,6 +20,7 @@ import (
 	"time"
 
 	"github.com/spotbench/spotbench/pkg/catalog"
+	"github.com/spotbench/spotbench/pkg/risk"
 )
 
 //go:embed templates/*.html assets/*
@@ -30,6 +32,10 @@ type Reader interface {
 	// GetRun is catalog.ErrNotFound for a run that is not there.
 	GetRun(ctx context.Context, key string) (catalog.Detail, error)
 	ListModels(ctx context.Context) ([]catalog.Model, error)
+	Measured(ctx context.Context, keys []string, query catalog.RunQuery) (runs []catalog.Detail, more bool, err error)
+	ListInstances(ctx context.Context, query catalog.InstanceQuery) (catalog.Page[catalog.Instance], error)
+	Lives(ctx context.Context, since time.Time) ([]catalog.Instance, error)
+	Savings(ctx context.Context, query catalog.SavingsQuery) (catalog.SavingsReport, error)
 }
 
 // runsPerPage is the length of the list.
@@ -40,32 +46,39 @@ const policy = "default-src 'none'; style-src 'self'; img-src 'self'; form-actio
 
 // Handler serves the pages.
 type Handler struct {
-	reader Reader
-	log    *slog.Logger
-	now    func() time.Time
-	mux    *http.ServeMux
-	runs   *template.Template
-	run    *template.Template
-	fault  *template.Template
+	reader  Reader
+	hazards risk.Book
+	log     *slog.Logger
+	now     func() time.Time
+	mux     *http.ServeMux
+	pages   map[string]*template.Template
 }
 
-// New makes the handler for /, /runs/{key} and /assets/. The log gets what goes
-// wrong underneath; the reader of the page is told less.
-func New(reader Reader, log *slog.Logger) *Handler {
-	page := func(name string) *template.Template {
-		return template.Must(template.New("layout.html").Funcs(functions).ParseFS(files, "templates/layout.html", "templates/"+name))
+// New makes the handler for the patterns below. The hazards are assumed of pools
+// until their machines have been observed. The log gets what goes wrong
+// underneath; the reader of the page is told less.
+func New(reader Reader, hazards risk.Book, log *slog.Logger) *Handler {
+	h := &Handler{reader: reader, hazards: hazards, log: log, now: time.Now, mux: http.NewServeMux(), pages: map[string]*template.Template{}}
+	for _, name := range []string{"runs", "run", "models", "model", "compare", "pareto", "fleet", "savings", "fault"} {
+		h.pages[name] = template.Must(template.New("layout.html").Funcs(functions).ParseFS(files, "templates/layout.html", "templates/figures.html", "templates/"+name+".html"))
 	}
-	h := &Handler{reader: reader, log: log, now: time.Now, mux: http.NewServeMux(),
-		runs: page("runs.html"), run: page("run.html"), fault: page("fault.html")}
+	serve := map[string]http.HandlerFunc{"GET /{$}": h.serveRuns, "GET /runs/{key}": h.serveRun, "GET /models": h.serveModels, "GET /models/{name}": h.serveModel,
+		"GET /compare": h.serveCompare, "GET /pareto": h.servePareto, "GET /fleet": h.serveFleet, "GET /savings": h.serveSavings, "GET /assets/{file}": h.serveAsset}
 	for _, pattern := range Patterns {
-		h.mux.HandleFunc(pattern, map[string]http.HandlerFunc{
-			"GET /{$}": h.serveRuns, "GET /runs/{key}": h.serveRun, "GET /assets/{file}": h.serveAsset}[pattern])
+		h.mux.HandleFunc(pattern, serve[pattern])
 	}
 	return h
 }
 
 // Patterns are the routes of the pages, for the mux that they are mounted on.
-var Patterns = []string{"GET /{$}", "GET /runs/{key}", "GET /assets/{file}"}
+var Patterns = []string{"GET /{$}", "GET /runs/{key}", "GET /models", "GET /models/{name}", "GET /compare", "GET /pareto", "GET /fleet", "GET /savings", "GET /assets/{file}"}
+
+// page is what every page has.
+type page struct {
+	Title string
+	// Nav is the entry of the navigation that the page is.
+	Nav string
+}
 
 // ServeHTTP serves a page.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) { h.mux.ServeHTTP(w, r) }
@@ -86,7 +99,7 @@ func (h *Handler) serveRuns(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, err)
 		return
 	}
-	h.render(w, r, h.runs, http.StatusOK, newRunsView(query, page, models))
+	h.render(w, r, "runs", http.StatusOK, newRunsView(query, page, models))
 }
 
 func (h *Handler) serveRun(w http.ResponseWriter, r *http.Request) {
@@ -95,31 +108,32 @@ func (h *Handler) serveRun(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, err)
 		return
 	}
-	h.render(w, r, h.run, http.StatusOK, newRunView(detail, h.now()))
+	h.render(w, r, "run", http.StatusOK, newRunView(detail, h.now()))
 }
 
 // faultView is the page for what cannot be shown.
 type faultView struct {
-	Title, Heading, Text string
+	page
+	Heading, Text string
 }
 
 func (h *Handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case errors.Is(err, catalog.ErrNotFound):
-		h.render(w, r, h.fault, http.StatusNotFound, faultView{"Not found", "There is no such run", "The catalog has no run " + r.PathValue("key") + ". It may never have started, or the address has a typing error."})
+		h.render(w, r, "fault", http.StatusNotFound, faultView{page{Title: "Not found"}, "There is no such thing", "The catalog has no " + cmp.Or(r.PathValue("key"), r.PathValue("name"), r.URL.RawQuery) + ". It may never have started, or the address has a typing error."})
 	case errors.Is(err, catalog.ErrInvalid):
-		h.render(w, r, h.fault, http.StatusBadRequest, faultView{"Not understood", "The address is not understood", err.Error()})
+		h.render(w, r, "fault", http.StatusBadRequest, faultView{page{Title: "Not understood"}, "The address is not understood", err.Error()})
 	case r.Context().Err() != nil:
 		return // nobody waits for it any more
 	default:
 		h.log.Error("a page cannot be shown", "path", r.URL.Path, "error", err)
-		h.render(w, r, h.fault, http.StatusServiceUnavailable, faultView{"Unavailable", "The catalog cannot be read now", "Its database does not answer. Load the page again in a moment."})
+		h.render(w, r, "fault", http.StatusServiceUnavailable, faultView{page{Title: "Unavailable"}, "The catalog cannot be read now", "Its database does not answer. Load the page again in a moment."})
 	}
 }
 
-func (h *Handler) render(w http.ResponseWriter, r *http.Request, page *template.Template, status int, view any) {
+func (h *Handler) render(w http.ResponseWriter, r *http.Request, name string, status int, view any) {
 	var body bytes.Buffer // so that a failure half-way is no half page
-	if err := page.Execute(&body, view); err != nil {
+	if err := h.pages[name].Execute(&body, view); err != nil {
 		h.log.Error("a page cannot be rendered", "path", r.URL.Path, "error", err)
 		http.Error(w, "the page cannot be rendered", http.StatusInternalServerError)
 		return

@@ -4,6 +4,8 @@ package web_test
 
 import (
 	"errors"
+	"fmt"
+	"html"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -15,12 +17,13 @@ import (
 
 	"github.com/spotbench/spotbench/pkg/catalog"
 	"github.com/spotbench/spotbench/pkg/catalog/web"
+	"github.com/spotbench/spotbench/pkg/risk"
 )
 
 func get(t *testing.T, s *shelf, path string) (int, http.Header, string) {
 	t.Helper()
 	var log strings.Builder
-	handler := web.New(s, slog.New(slog.NewTextHandler(&log, nil)))
+	handler := web.New(s, risk.Book{}, slog.New(slog.NewTextHandler(&log, nil)))
 	recorder := httptest.NewRecorder()
 	handler.ServeHTTP(recorder, httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil))
 	if strings.Contains(log.String(), "rendered") {
@@ -157,6 +160,74 @@ func TestWhatCannotBeShownIsSaidWithItsStatus(t *testing.T) {
 	}
 }
 
+func TestAComparisonOfMuchAndAListOfManyChoicesStayShort(t *testing.T) {
+	s := &shelf{}
+	for n := range 8 {
+		s.runs = append(s.runs, sweep(fmt.Sprintf("run-%d", n), fmt.Sprintf("GPU-%d", n), "1", 3.6, 9.8, float64(n+1)))
+	}
+	many := s.runs[0]
+	for n := range 600 {
+		point := many.Results[0]
+		point.Concurrency = ptr(int64(1000 + n))
+		many.Results = append(many.Results, point)
+	}
+	s.runs = append(s.runs, many)
+	for path, want := range map[string]string{
+		"/compare?model=x&by=gpuModel": `aria-current="page">concurrency 1<`, "/compare?by=gpuModel&load=3": `aria-current="page">concurrency 8<`,
+		"/pareto?model=" + sweepModel: "more choices are in the JSON", web.PathOfModel(sweepModel): "more choices are in the JSON",
+	} {
+		if strings.Contains(path, "model=x") {
+			path = strings.Replace(path, "x", sweepModel, 1)
+		}
+		status, _, body := get(t, s, path)
+		if status != http.StatusOK || !strings.Contains(body, want) {
+			t.Errorf("%s: status %d, want a page with %q", path, status, want)
+		}
+		if len(body) > 150<<10 {
+			t.Errorf("%s has %d bytes, want at most 150 KiB", path, len(body))
+		}
+	}
+}
+
+func TestEveryPageShowsWhatItIsForAndWhereItIsInTheNavigation(t *testing.T) {
+	s := furnished()
+	for path, want := range map[string][]string{
+		"/models": {sweepModel, `href="/models/meta-llama%2FLlama-3.1-8B-Instruct"`, `href="/models" aria-current="page"`},
+		// From the version 0.10.2 to 0.11.0 the speed is 0.88 of what it was.
+		web.PathOfModel(sweepModel): {"Newer versions made worse", "from 0.10.2 to 0.11.0", "−12.0 %", "1× A100-80GB", "frontier", "<svg"},
+		"/compare":                  {"Two to eight configurations"},
+		"/compare?by=gpuModel&model=" + sweepModel:                                               {"<b>A</b>", "better", "p &lt; 0.001", "As JSON"},
+		"/compare?run=gpu-workloads/llama-8b-h100-0-10-0&run=gpu-workloads/llama-8b-a100-0-11-0": {"untested", "1 run, no interval"},
+		"/pareto":  {"choices are on the frontier of throughput, latency, cost", "concurrency 32"},
+		"/fleet":   {"h100-spot-0", "taken back", "at risk", "gpu-workloads/llama-70b-throughput-0b7d9e11"},
+		"/savings": {"Qwen/Qwen2.5-72B-Instruct", "$9.66", "−67 %"},
+		"/runs/gpu-workloads%2Fllama-8b-h100-0-10-0": {"What a million output tokens cost", "price book, 2026-11-01", "1 h × $3.60"},
+	} {
+		status, _, body := get(t, s, path)
+		if status != http.StatusOK {
+			t.Errorf("%s: status %d", path, status)
+		}
+		for _, part := range want {
+			if !strings.Contains(body, part) {
+				t.Errorf("%s lacks %q", path, part)
+			}
+		}
+		for _, bad := range []string{"http://", "https://", "<script", " style=", "ZgotmplZ", "%!", "&lt;nil"} {
+			if strings.Contains(body, bad) {
+				t.Errorf("%s has %q", path, bad)
+			}
+		}
+		if len(body) > 150<<10 {
+			t.Errorf("%s has %d bytes, want at most 150 KiB", path, len(body))
+		}
+	}
+	for path, want := range map[string]int{"/models/none": 404, "/compare?by=colour": 400, "/compare?by=model&verdict=good": 400, "/savings?by=colour": 400, "/pareto?latency=long": 400, "/compare?run=gpu-workloads/llama-8b-h100-0-10-0": 400} {
+		if status, _, body := get(t, s, path); status != want || !strings.Contains(body, "</html>") {
+			t.Errorf("%s: status %d, want a page with %d", path, status, want)
+		}
+	}
+}
+
 // TestScreenshots renders the pages in Chromium and keeps the pictures, for people
 // to look at: SPOTBENCH_SCREENSHOTS names the directory.
 func TestScreenshots(t *testing.T) {
@@ -164,18 +235,30 @@ func TestScreenshots(t *testing.T) {
 	if dir == "" {
 		t.Skip("set SPOTBENCH_SCREENSHOTS to a directory to keep pictures of the pages there (needs chromium)")
 	}
-	server := httptest.NewServer(web.New(&shelf{runs: runs()}, slog.New(slog.DiscardHandler)))
+	server := httptest.NewServer(web.New(furnished(), risk.Book{}, slog.New(slog.DiscardHandler)))
 	defer server.Close()
 	for name, shot := range map[string]struct {
 		path, size string
 		dark       bool
 	}{
-		"runs":       {"/", "1360,900", false},
-		"runs-dark":  {"/", "1360,900", true},
-		"runs-phone": {"/", "500,1700", false},
-		"run":        {"/runs/gpu-workloads%2Fqwen-sharegpt-5f0c21aa", "1360,1950", false},
-		"run-dark":   {"/runs/gpu-workloads%2Fqwen-sharegpt-5f0c21aa", "1360,1950", true},
-		"run-phone":  {"/runs/gpu-workloads%2Fqwen-sharegpt-5f0c21aa", "500,2900", false},
+		"runs":          {"/", "1360,900", false},
+		"runs-dark":     {"/", "1360,900", true},
+		"runs-phone":    {"/", "500,1700", false},
+		"run":           {"/runs/gpu-workloads%2Fqwen-sharegpt-5f0c21aa", "1360,1950", false},
+		"run-dark":      {"/runs/gpu-workloads%2Fqwen-sharegpt-5f0c21aa", "1360,1950", true},
+		"run-phone":     {"/runs/gpu-workloads%2Fqwen-sharegpt-5f0c21aa", "500,2900", false},
+		"models":        {"/models", "1360,560", false},
+		"model":         {web.PathOfModel(sweepModel), "1360,1500", false},
+		"model-phone":   {web.PathOfModel(sweepModel), "500,1800", false},
+		"compare":       {"/compare?model=meta-llama/Llama-3.1-8B-Instruct&by=gpuModel&by=engineVersion", "1360,1250", false},
+		"compare-dark":  {"/compare?model=meta-llama/Llama-3.1-8B-Instruct&by=gpuModel&by=engineVersion", "1360,1250", true},
+		"compare-phone": {"/compare?model=meta-llama/Llama-3.1-8B-Instruct&by=gpuModel&by=engineVersion", "500,1800", false},
+		"pareto":        {"/pareto?model=meta-llama/Llama-3.1-8B-Instruct", "1360,1250", false},
+		"pareto-dark":   {"/pareto?model=meta-llama/Llama-3.1-8B-Instruct", "1360,1250", true},
+		"pareto-phone":  {"/pareto?model=meta-llama/Llama-3.1-8B-Instruct", "500,1800", false},
+		"fleet":         {"/fleet", "1360,1000", false},
+		"savings":       {"/savings", "1360,900", false},
+		"savings-phone": {"/savings", "500,1500", false},
 	} {
 		file := filepath.Join(dir, name+".png")
 		args := []string{"--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
@@ -188,6 +271,55 @@ func TestScreenshots(t *testing.T) {
 		}
 		if info, err := os.Stat(file); err != nil || info.Size() < 10_000 {
 			t.Errorf("%s: %v; want a picture", file, err)
+		}
+	}
+}
+
+// TestPagesHaveNoAccessibilityViolations runs axe-core in Chromium on every page,
+// in light and dark and at the width of a phone: hack/axe.sh.
+func TestPagesHaveNoAccessibilityViolations(t *testing.T) {
+	axe := os.Getenv("SPOTBENCH_AXE")
+	if axe == "" {
+		t.Skip("hack/axe.sh runs this (needs chromium and npm)")
+	}
+	script, err := os.ReadFile(axe)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages := web.New(furnished(), risk.Book{}, slog.New(slog.DiscardHandler))
+	const run = `<script src="/axe.min.js"></script><script>axe.run(document, {resultTypes: ["violations"]}).then(r => {
+		const out = document.createElement("pre"); out.id = "axe"; out.textContent = "VIOLATIONS " + JSON.stringify(r.violations.map(v => [v.id, v.nodes.map(n => n.target + " " + n.failureSummary)])) + " PASSES " + r.passes.length;
+		document.body.append(out)})</script></body>`
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/axe.min.js" {
+			w.Header().Set("Content-Type", "text/javascript")
+			_, _ = w.Write(script)
+			return
+		}
+		page := httptest.NewRecorder()
+		pages.ServeHTTP(page, r)
+		w.Header().Set("Content-Type", page.Header().Get("Content-Type")) // and not the policy, which forbids scripts
+		_, _ = w.Write([]byte(strings.Replace(page.Body.String(), "</body>", run, 1)))
+	}))
+	defer server.Close()
+	for _, path := range []string{"/", "/runs/gpu-workloads%2Fqwen-sharegpt-5f0c21aa", "/models", web.PathOfModel(sweepModel), "/compare",
+		"/compare?model=meta-llama/Llama-3.1-8B-Instruct&by=gpuModel&by=engineVersion", "/compare?run=a&run=b", "/pareto", "/fleet", "/savings"} {
+		for look, args := range map[string][]string{"light": {"--window-size=1360,900"}, "dark": {"--window-size=1360,900", "--blink-settings=preferredColorScheme=0"}, "phone": {"--window-size=500,900"}} {
+			t.Run(look+" "+path, func(t *testing.T) {
+				args := append([]string{"--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+					"--user-data-dir=" + t.TempDir(), "--virtual-time-budget=20000", "--dump-dom"}, args...)
+				out, err := exec.CommandContext(t.Context(), "chromium", append(args, server.URL+path)...).Output()
+				if err != nil {
+					t.Fatalf("chromium: %v", err)
+				}
+				_, found, ran := strings.Cut(string(out), `<pre id="axe">VIOLATIONS `)
+				if !ran {
+					t.Fatalf("axe did not finish:\n%s", out)
+				}
+				if !strings.HasPrefix(found, "[] ") {
+					t.Errorf("%s", html.UnescapeString(found))
+				}
+			})
 		}
 	}
 }
