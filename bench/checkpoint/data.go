@@ -63,7 +63,7 @@ func weights(rng *rand.Rand) func() []byte {
 	// is drawn from.
 	table := make([]uint16, 1<<16)
 	for i := range table {
-		table[i] = uint16(math.Float32bits(float32(rng.NormFloat64()*0.02)) >> 16) //nolint:gosec // the upper half is what bf16 is
+		table[i] = uint16(math.Float32bits(float32(rng.NormFloat64()*0.02)) >> 16)
 	}
 	data := make([]byte, 1<<20)
 	return func() []byte {

@@ -190,13 +190,15 @@ func syncDisk(dir string) error {
 	return os.NewSyscallError("syncfs", unix.Syncfs(int(f.Fd())))
 }
 
-// warm reads all files below a path.
+// warm reads a file, or all files of a tree.
 func warm(path string) error {
-	return filepath.WalkDir(path, func(path string, d fs.DirEntry, err error) error {
+	dir, name := filepath.Split(path)
+	tree := os.DirFS(dir)
+	return fs.WalkDir(tree, name, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
 			return err
 		}
-		f, err := os.Open(path)
+		f, err := tree.Open(path)
 		if err != nil {
 			return err
 		}
@@ -222,21 +224,19 @@ func cpuTime() time.Duration {
 func same(a, b string) error {
 	digests := func(dir string) (string, error) {
 		var all []string
-		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		tree := os.DirFS(dir)
+		err := fs.WalkDir(tree, ".", func(path string, d fs.DirEntry, err error) error {
 			if err != nil || !d.Type().IsRegular() {
 				return err
 			}
-			f, err := os.Open(path)
+			f, err := tree.Open(path)
 			if err != nil {
 				return err
 			}
 			defer f.Close()
 			h := sha256.New()
-			if _, err := io.Copy(h, f); err != nil {
-				return err
-			}
-			name, err := filepath.Rel(dir, path)
-			all = append(all, fmt.Sprintf("%s %x", name, h.Sum(nil)))
+			_, err = io.Copy(h, f)
+			all = append(all, fmt.Sprintf("%s %x", path, h.Sum(nil)))
 			return err
 		})
 		slices.Sort(all)

@@ -16,13 +16,13 @@ type codec struct {
 
 // newCodec makes a codec that expands nothing to more than limit bytes, whatever an
 // object says of itself.
-func newCodec(limit int) (codec, error) {
+func newCodec(limit uint64) (codec, error) {
 	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(parallel),
 		zstd.WithEncoderCRC(false), zstd.WithLowerEncoderMem(true))
 	if err != nil {
 		return codec{}, err
 	}
-	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(parallel), zstd.WithDecoderMaxMemory(uint64(limit)), zstd.WithDecoderLowmem(true))
+	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(parallel), zstd.WithDecoderMaxMemory(limit), zstd.WithDecoderLowmem(true))
 	if err != nil {
 		return codec{}, errors.Join(err, enc.Close())
 	}

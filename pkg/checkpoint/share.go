@@ -81,8 +81,8 @@ func (p *share) acquire(ctx context.Context) error {
 
 func (p *share) release() { p.of.slots.Release(1) }
 
-// send waits until n bytes may be sent. If they cannot be before the deadline of ctx,
-// it says so at once.
+// send waits until n bytes may be sent. If these cannot be before the deadline of ctx,
+// it does not wait for that.
 func (p *share) send(ctx context.Context, n int) error {
 	if p.of.limit == nil || p.urgent {
 		return nil
