@@ -114,7 +114,8 @@ func engine(asked string) string {
 	if asked != "" {
 		return asked
 	}
-	conn, err := net.DialTimeout("tcp", dcgm.DefaultAddress, 500*time.Millisecond)
+	dialer := net.Dialer{Timeout: 500 * time.Millisecond}
+	conn, err := dialer.DialContext(context.Background(), "tcp", dcgm.DefaultAddress)
 	if err != nil {
 		return dcgm.Embedded
 	}

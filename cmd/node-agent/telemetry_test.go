@@ -180,14 +180,11 @@ func TestManySamplesOfManyPodsLeaveNothingBehind(t *testing.T) {
 	gpus := monitor.New(reader, pods, health.Limits{}, time.Millisecond, log)
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(exporter.New(gpus, "h100-spot-0"))
-	ctx, cancel := context.WithCancel(t.Context())
-	var running sync.WaitGroup
-	running.Go(func() { gpus.Run(ctx) })
-	defer running.Wait()
-	defer cancel()
-
 	forgotten := int64(0)
 	after := func(samples int64) (heap uint64, goroutines, series int) {
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { gpus.Run(ctx) })
 		for deadline := time.Now().Add(2 * time.Minute); pods.looks.Load() < samples; time.Sleep(time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("%d samples in 2 min", pods.looks.Load())
@@ -198,6 +195,8 @@ func TestManySamplesOfManyPodsLeaveNothingBehind(t *testing.T) {
 				}
 			}
 		}
+		cancel()
+		running.Wait() // so that no sample is under way when it is measured
 		families, err := registry.Gather()
 		if err != nil {
 			t.Fatal(err)
@@ -205,7 +204,9 @@ func TestManySamplesOfManyPodsLeaveNothingBehind(t *testing.T) {
 		for _, f := range families {
 			series += len(f.GetMetric())
 		}
-		runtime.GC()
+		for range 2 { // pools are emptied by the second
+			runtime.GC()
+		}
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
 		return m.HeapAlloc, runtime.NumGoroutine(), series

@@ -90,7 +90,7 @@ func (r *Reader) listen() {
 		}
 	}
 	if registered == 0 {
-		r.events.Free()
+		_ = r.events.Free()
 		return
 	}
 	r.waiting.Go(r.wait)
@@ -98,7 +98,7 @@ func (r *Reader) listen() {
 
 // wait takes events until the Reader is closed. The wait is short, so that closing is too.
 func (r *Reader) wait() {
-	defer r.events.Free()
+	defer func() { _ = r.events.Free() }()
 	for {
 		select {
 		case <-r.stop:
@@ -111,7 +111,7 @@ func (r *Reader) wait() {
 			if event.EventType != nvml.EventTypeXidCriticalError {
 				continue
 			}
-			x := telemetry.XID{Code: int(event.EventData), At: time.Now()}
+			x := telemetry.XID{Code: int(event.EventData), At: time.Now()} //nolint:gosec // XIDs are small numbers
 			x.GPU, _ = event.Device.GetUUID()
 			r.mu.Lock()
 			r.xids = append(r.xids, x)
@@ -192,7 +192,7 @@ func (r *Reader) identify(device nvml.Device, index int, uuid string) telemetry.
 			if c == 0 {
 				break
 			}
-			id = append(id, byte(c))
+			id = append(id, byte(c)) //nolint:gosec // a C character
 		}
 		d.PCIBusID = string(id)
 	}
@@ -255,7 +255,7 @@ func (r *Reader) values(device nvml.Device, s *telemetry.Sample) (failed nvml.Re
 	if !r.missing["nvmlDeviceGetFieldValues"] {
 		field := []nvml.FieldValue{{FieldId: nvml.FI_DEV_MEMORY_TEMP}}
 		if ret := device.GetFieldValues(field); ret == nvml.SUCCESS {
-			one("memory temperature", telemetry.MemoryTemp, float64(field[0].Value[0])+256*float64(field[0].Value[1]), nvml.Return(field[0].NvmlReturn))
+			one("memory temperature", telemetry.MemoryTemp, float64(field[0].Value[0])+256*float64(field[0].Value[1]), nvml.Return(field[0].NvmlReturn)) //nolint:gosec // the same number, as a field
 		}
 	}
 	memory, ret := r.memory(device)
