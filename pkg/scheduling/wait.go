@@ -33,11 +33,11 @@ func (p *Plugin) waitForSpot(pod *v1.Pod, request placement.Request) bool {
 	suits := false
 	var urgent time.Time
 	p.fleet.nodes.Kinds(func(n placement.Node, _ int) {
-		if refusal := placement.Check(request, n); refusal != nil {
+		if n.Pool.CapacityType == gpu.Spot {
+			suits = suits || placement.SuitsWaiting(request, n)
 			return
 		}
-		if n.Pool.CapacityType == gpu.Spot {
-			suits = true
+		if refusal := placement.Check(request, n); refusal != nil {
 			return
 		}
 		if latest := placement.LatestStart(request, n); latest.After(request.Now) && (urgent.IsZero() || latest.Before(urgent)) {

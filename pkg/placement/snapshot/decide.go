@@ -198,7 +198,7 @@ func check(r placement.Request, p Pod, n Node, node placement.Node, spotSuits bo
 func (s Snapshot) spotSuits(r placement.Request) bool {
 	return placement.WaitsForSpot(r) && slices.ContainsFunc(s.Nodes, func(n Node) bool {
 		n.Pods = nil
-		return n.Pool.CapacityType == gpu.Spot && placement.Check(r, n.placement(Pod{})) == nil
+		return placement.SuitsWaiting(r, n.placement(Pod{}))
 	})
 }
 
