@@ -182,7 +182,7 @@ func (g GCP) rates(ctx context.Context, region string) (map[part]rate, error) {
 // usage type; the wording only differs.
 func partOf(description string) (string, bool) {
 	name, _, found := strings.Cut(description, " running in ")
-	name = strings.TrimSuffix(strings.TrimPrefix(name, "Spot Preemptible "), " attached to Spot Preemptible VMs")
+	name, _, _ = strings.Cut(strings.TrimPrefix(name, "Spot Preemptible "), " attached to ") // VMs, A3 VMs, Spot Preemptible VMs
 	return name, found
 }
 
