@@ -191,5 +191,15 @@ func hideKey(err error, key string) error {
 	if key == "" || !strings.Contains(err.Error(), key) {
 		return err
 	}
-	return errors.New(strings.ReplaceAll(err.Error(), key, "…"))
+	return keyless{strings.ReplaceAll(err.Error(), key, "…"), err}
 }
+
+// keyless is an error whose text had the key. It is like what it stands for, but does not
+// give it away.
+type keyless struct {
+	text string
+	err  error
+}
+
+func (e keyless) Error() string        { return e.text }
+func (e keyless) Is(target error) bool { return errors.Is(e.err, target) }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -191,7 +192,11 @@ func TestASourceThatMisbehavesIsAnErrorAndNeverAPrice(t *testing.T) {
 	}
 	for name, open := range sources {
 		t.Run(name+" does not answer in time", func(t *testing.T) {
-			server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+			server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				// Only a request that was read whole is seen to be given up.
+				_, _ = io.Copy(io.Discard, r.Body)
+				<-r.Context().Done()
+			}))
 			defer server.Close()
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 			defer cancel()
