@@ -104,7 +104,8 @@ func TestTheJSONHasExactlyTheDocumentedKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	var list []map[string]any
-	if err := json.Unmarshal([]byte(out[strings.Index(out, "["):]), &list); err != nil {
+	_, text, _ := strings.Cut(out, "\n[")
+	if err := json.Unmarshal([]byte("["+text), &list); err != nil {
 		t.Fatalf("%v in %s", err, out)
 	}
 	want := []string{"boundPercent", "costsUSD", "deadlineMisses", "interruptions", "meanCostUSD", "policy", "savedPercent", "windows", "workLostHours"}

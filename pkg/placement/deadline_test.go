@@ -114,11 +114,11 @@ func TestNoDeadlineIsMissedWhereverTheSpotNodeIsTakenBack(t *testing.T) {
 			// Whole stretches of work and checkpoint are kept, what came after is lost.
 			left, kept, total := r.Spec.ExpectedDuration, time.Duration(0), r.Spec.ExpectedDuration
 			if r.Spec.Resumable() {
-				total += ((left+every-1)/every - 1) * cost
+				total += time.Duration(int64((left+every-1)/every)-1) * cost
 			}
 			ran := minutes("ran", 0, int(total/time.Minute))
 			if r.Spec.Resumable() {
-				kept = min(ran/(every+cost)*every, left)
+				kept = min(time.Duration(int64(ran/(every+cost)))*every, left)
 			}
 			r.Now = r.Now.Add(ran + r.Assumptions.RestartCost)
 			r.Spec.ExpectedDuration = left - kept

@@ -152,7 +152,7 @@ func Lost(r Request, chosen, other Candidate) string {
 	case other.key(r).compare(chosen.key(r)) < 0:
 		return "nothing: it ranks before the chosen node"
 	case other.late() && !chosen.late():
-		return fmt.Sprintf("an interruption there could miss the deadline by %s", short(o.Overrun))
+		return "an interruption there could miss the deadline by " + short(o.Overrun)
 	case other.ModelRank != chosen.ModelRank:
 		return fmt.Sprintf("%s is less preferred than %s", other.Node.GPUs.Model, chosen.Node.GPUs.Model)
 	case c.PriceKnown() != o.PriceKnown():

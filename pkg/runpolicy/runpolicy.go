@@ -193,6 +193,7 @@ func (p *Planner) cost(v View, next Placement) float64 {
 	}
 	doing, price := waiting, 0.0
 	switch next.Capacity {
+	case Idle:
 	case OnDemand:
 		doing, price = onDemand, v.Zones[next.Zone].OnDemandUSDPerHour
 	case Spot:
