@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
@@ -42,7 +43,7 @@ func plotReliability(path string, scores []calibration.Score) error {
 	panels := [][]*plot.Plot{make([]*plot.Plot, columns)}
 	for i, horizon := range calibration.Horizons {
 		p := plot.New()
-		p.Title.Text = fmt.Sprintf("within %s", horizon)
+		p.Title.Text = "within " + short(horizon)
 		p.X.Label.Text, p.Y.Label.Text = "predicted probability", "observed frequency"
 		p.X.Min, p.X.Max, p.Y.Min, p.Y.Max = 0, 1, 0, 1
 		diagonal, err := plotter.NewLine(plotter.XYs{{X: 0, Y: 0}, {X: 1, Y: 1}})
@@ -51,7 +52,7 @@ func plotReliability(path string, scores []calibration.Score) error {
 		}
 		diagonal.Color, diagonal.Dashes = color.Gray{Y: 160}, plotutil.Dashes(1)
 		p.Add(plotter.NewGrid(), diagonal)
-		p.Legend.Top, p.Legend.Left = true, true
+		p.Legend.Top, p.Legend.Left, p.Legend.YOffs, p.Legend.XOffs = true, true, -vg.Millimeter, vg.Millimeter
 		n := 0
 		for _, s := range scores {
 			if s.Horizon != horizon {
@@ -87,4 +88,12 @@ func plotReliability(path string, scores []calibration.Score) error {
 		return fmt.Errorf("-draw: %s: %w", path, err)
 	}
 	return file.Close()
+}
+
+// short is a whole number of hours or minutes.
+func short(d time.Duration) string {
+	if d%time.Hour == 0 {
+		return fmt.Sprintf("%d h", d/time.Hour)
+	}
+	return fmt.Sprintf("%d min", d/time.Minute)
 }

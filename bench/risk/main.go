@@ -80,7 +80,7 @@ func table(w io.Writer, scores []calibration.Score) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(t, "horizon\tmodel\tpredictions\tpredicted\tobserved\tBrier\t")
 	for _, s := range scores {
-		fmt.Fprintf(t, "%v\t%s\t%d\t%.3f\t%.3f\t%.4f\t\n", s.Horizon, s.Predictor, s.N, s.Predicted, s.Observed, s.Brier)
+		fmt.Fprintf(t, "%s\t%s\t%d\t%.3f\t%.3f\t%.4f\t\n", short(s.Horizon), s.Predictor, s.N, s.Predicted, s.Observed, s.Brier)
 	}
 	return t.Flush()
 }

@@ -5,14 +5,18 @@ package main
 import (
 	"fmt"
 	"image/color"
+	"math"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/plotutil"
 	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/draw"
 
 	"github.com/spotbench/spotbench/bench/spot/internal/replay"
 	"github.com/spotbench/spotbench/pkg/runpolicy"
@@ -20,7 +24,7 @@ import (
 
 // drawTimelines draws each window into its own figure, as SVG and PNG: when each
 // zone had spot capacity, and below it where each policy ran, in the zone's colour.
-// On-demand capacity is black, waiting is empty.
+// On-demand capacity is black, waiting is empty; the deadline is the right edge.
 func drawTimelines(folder string, s *replay.Setting, starts []time.Duration, reports []Report) error {
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return fmt.Errorf("-draw: %w", err)
@@ -30,7 +34,7 @@ func drawTimelines(folder string, s *replay.Setting, starts []time.Duration, rep
 		for _, ext := range []string{".svg", ".png"} {
 			path := filepath.Join(folder, fmt.Sprintf("window-%03d%s", n+1, ext))
 			rows := vg.Length(len(s.Traces) + len(reports))
-			if err := p.Save(10*vg.Inch, vg.Inch+rows*0.3*vg.Inch, path); err != nil {
+			if err := save(p, 10*vg.Inch, 1.1*vg.Inch+rows*0.3*vg.Inch, path); err != nil {
 				return fmt.Errorf("-draw: %s: %w", path, err)
 			}
 		}
@@ -38,11 +42,49 @@ func drawTimelines(folder string, s *replay.Setting, starts []time.Duration, rep
 	return nil
 }
 
+// save writes a plot with a margin on the left, into which long labels reach.
+func save(p *plot.Plot, width, height vg.Length, path string) error {
+	canvas, err := draw.NewFormattedCanvas(width, height, strings.TrimPrefix(filepath.Ext(path), "."))
+	if err != nil {
+		return err
+	}
+	p.Draw(draw.Crop(draw.New(canvas), 4*vg.Millimeter, -4*vg.Millimeter, 0, -vg.Millimeter))
+	file, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	if _, err := canvas.WriteTo(file); err != nil {
+		_ = file.Close()
+		return err
+	}
+	return file.Close()
+}
+
+// wholeHours are about ten ticks of a whole number of hours.
+func wholeHours(from, to float64) []plot.Tick {
+	step := 1.0
+	for _, step = range []float64{1, 2, 3, 6, 12, 24, 48, 96, 168} {
+		if (to-from)/step <= 12 {
+			break
+		}
+	}
+	var ticks []plot.Tick
+	for at := math.Ceil(from/step) * step; at <= to; at += step {
+		ticks = append(ticks, plot.Tick{Value: at, Label: fmt.Sprintf("%.0f", at)})
+	}
+	return ticks
+}
+
+// colours tells up to fourteen zones apart.
+var colours = slices.Concat(plotutil.SoftColors, plotutil.DarkColors)
+
 func timeline(s *replay.Setting, start time.Duration, n int, reports []Report) *plot.Plot {
 	p := plot.New()
-	p.Title.Text = fmt.Sprintf("From hour %.1f of the recording", start.Hours())
-	p.X.Label.Text = "hours since the start"
+	p.Title.Text = fmt.Sprintf("From hour %.1f of the recording: spot capacity of each zone, and where each policy ran\n(black: on demand, empty: waiting)", start.Hours())
+	p.Title.Padding = vg.Points(6)
+	p.X.Label.Text = "hours since the start, to the deadline"
 	p.X.Min, p.X.Max = 0, s.Job.Deadline.Hours()
+	p.X.Tick.Marker = plot.TickerFunc(wholeHours)
 	rows := len(s.Traces) + len(reports)
 	labels := make([]string, rows)
 	first := replay.First(start, s.Job.Step)
@@ -73,6 +115,11 @@ func timeline(s *replay.Setting, start time.Duration, n int, reports []Report) *
 		}, 0.42)
 	}
 	p.NominalY(labels...)
+	between, err := plotter.NewLine(plotter.XYs{{X: 0, Y: float64(len(reports)) - 0.5}, {X: s.Job.Deadline.Hours(), Y: float64(len(reports)) - 0.5}})
+	if err == nil { // it fails for coordinates that are no numbers only
+		between.Color = color.Gray{Y: 160}
+		p.Add(between)
+	}
 	p.Y.Min, p.Y.Max = -0.6, float64(rows)-0.4
 	return p
 }
@@ -97,7 +144,7 @@ func bars(p *plot.Plot, s *replay.Setting, row, ticks int, is func(tick int) int
 			if err == nil { // it fails for coordinates that are no numbers only
 				bar.Color, bar.Width = color.Color(color.Black), 0
 				if kind >= 0 {
-					bar.Color = plotutil.SoftColors[kind%len(plotutil.SoftColors)]
+					bar.Color = colours[kind%len(colours)]
 				}
 				p.Add(bar)
 			}

@@ -106,6 +106,20 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	if !(o.onDemand >= 0) || math.IsInf(o.onDemand, 0) {
 		return o, fmt.Errorf("-on-demand is %v; write USD per hour, or 0 for the traces' own", o.onDemand)
 	}
+	for name, d := range map[string]time.Duration{"-restart": o.job.Restart, "-checkpoint": o.job.Checkpoint, "-history": o.history} {
+		if d < 0 {
+			return o, fmt.Errorf("%s is %v; write 0 or more", name, d)
+		}
+	}
+	if o.job.Work <= 0 {
+		return o, fmt.Errorf("-work is %v; write how long the run takes, above 0", o.job.Work)
+	}
+	if least := o.job.Work + o.job.Restart; o.job.Deadline < least {
+		return o, fmt.Errorf("-deadline is %v, but -work and one -restart take %v: not even on-demand capacity can meet it; write that or more", o.job.Deadline, least)
+	}
+	if !(o.job.MoveUSD >= 0) || math.IsInf(o.job.MoveUSD, 0) {
+		return o, fmt.Errorf("-move-cost is %v; write USD, 0 or more", o.job.MoveUSD)
+	}
 	o.policies = strings.Split(*policies, ",")
 	if *policies == "all" {
 		o.policies = names()
@@ -118,8 +132,8 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	return o, nil
 }
 
-// setting reads the files.
-func (o *options) setting(read func(string) ([]byte, error)) (*replay.Setting, error) {
+// setting reads the files; what may be wrong with them is said on stderr.
+func (o *options) setting(read func(string) ([]byte, error), stderr io.Writer) (*replay.Setting, error) {
 	prices := trace.Prices{}
 	if o.prices != "" {
 		data, err := read(o.prices)
@@ -140,8 +154,12 @@ func (o *options) setting(read func(string) ([]byte, error)) (*replay.Setting, e
 		if err != nil {
 			return nil, err
 		}
-		if err := t.Price(prices); err != nil {
+		doubt, err := t.Price(prices)
+		if err != nil {
 			return nil, err
+		}
+		if doubt != "" {
+			fmt.Fprintln(stderr, "note:", doubt)
 		}
 		onDemand := o.onDemand
 		if onDemand == 0 {
@@ -153,8 +171,12 @@ func (o *options) setting(read func(string) ([]byte, error)) (*replay.Setting, e
 		s.Traces = append(s.Traces, t)
 		s.OnDemandUSDPerHour = append(s.OnDemandUSDPerHour, onDemand)
 	}
-	if err := trace.Aligned(s.Traces); err != nil {
+	cut, err := trace.Align(s.Traces)
+	if err != nil {
 		return nil, err
+	}
+	if cut > 0 {
+		fmt.Fprintf(stderr, "note: the traces are of different lengths; the first %d ticks (%.1f h) of each are replayed\n", cut, (time.Duration(cut) * s.Traces[0].Gap).Hours())
 	}
 	s.Job.Step = s.Traces[0].Gap
 	return s, s.Job.Check()

@@ -28,7 +28,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	setting, err := o.setting(os.ReadFile)
+	setting, err := o.setting(os.ReadFile, stderr)
 	if err != nil {
 		return err
 	}

@@ -79,7 +79,7 @@ func names() []string {
 // measure plays a policy over all windows.
 func measure(name string, s *replay.Setting, starts []time.Duration, history time.Duration) (Report, error) {
 	r := Report{Policy: name, Windows: len(starts)}
-	var onDemand, bound float64
+	var total, onDemand, bound float64
 	for _, start := range starts {
 		var policy runpolicy.Policy
 		var err error
@@ -101,7 +101,7 @@ func measure(name string, s *replay.Setting, starts []time.Duration, history tim
 		}
 		r.results = append(r.results, result)
 		r.CostsUSD = append(r.CostsUSD, result.CostUSD)
-		r.MeanCostUSD += result.CostUSD / float64(len(starts))
+		total += result.CostUSD
 		r.Interruptions += result.Interruptions
 		r.WorkLostHours += result.Lost.Hours()
 		r.restarting += result.Restarting
@@ -113,12 +113,14 @@ func measure(name string, s *replay.Setting, starts []time.Duration, history tim
 		onDemand += baseline.CostUSD
 		bound += baseline.CostUSD * discount(s, start)
 	}
-	r.SavedPercent = 100 * (1 - r.MeanCostUSD*float64(len(starts))/onDemand)
+	r.MeanCostUSD = total / float64(len(starts))
+	r.SavedPercent = 100 * (onDemand - total) / onDemand
 	r.BoundPercent = 100 * bound / onDemand
 	return r, nil
 }
 
-// discount is the largest there was, from 0 to 1, in any zone and tick of a window.
+// discount is the largest there was, from 0 to 1, in any zone and tick of a window; 0
+// where spot capacity was never cheaper.
 func discount(s *replay.Setting, start time.Duration) float64 {
 	first := replay.First(start, s.Job.Step)
 	last := first + int(s.Job.Deadline/s.Job.Step)
@@ -129,7 +131,7 @@ func discount(s *replay.Setting, start time.Duration) float64 {
 			least = min(least, p)
 		}
 	}
-	return 1 - least/onDemand
+	return max(0, 1-least/onDemand)
 }
 
 func print(w io.Writer, s *replay.Setting, starts []time.Duration, reports []Report) error {

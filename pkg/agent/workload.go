@@ -239,7 +239,12 @@ func (w *workload) interval() time.Duration {
 	if cost == 0 || p <= 0 || p >= 1 || hours <= 0 {
 		return w.a.cfg.DefaultCheckpointInterval
 	}
-	// The risk p over h hours is that of the hazard -ln(1-p)/h per hour.
+	// The risk p is over the work that the pod said; if it said none, the expected time
+	// is near the scheduler's assumption.
+	if w.spec.ExpectedDuration > 0 {
+		hours = w.spec.ExpectedDuration.Hours()
+	}
+	// Over h hours it is that of the hazard -ln(1-p)/h per hour.
 	hazard := risk.Hazard(-math.Log1p(-p) / hours)
 	return max(w.a.cfg.LeastCheckpointInterval, risk.DalyInterval(hazard, cost))
 }

@@ -125,33 +125,6 @@ func checkRisk(r Request, n Node) *Refusal {
 	return nil
 }
 
-// WaitsForSpot says whether a pod that may run on either capacity waits for spot
-// rather than start on demand: it has a deadline that on demand still makes later.
-func WaitsForSpot(r Request) bool {
-	return !r.Spec.Deadline.IsZero() && (r.Spec.Capacity == benchspec.CapacityAny || r.Spec.Capacity == "")
-}
-
-// LatestStart is when the pod must start on a node to make its deadline, with the
-// assumed margin.
-func LatestStart(r Request, n Node) time.Time {
-	return r.Spec.Deadline.Add(-r.Assumptions.DeadlineMargin).Add(-time.Duration(Reckon(r, n).Hours * float64(time.Hour)))
-}
-
-// CheckWait refuses an on-demand node to a pod that waits for spot, while a start
-// there is not urgent yet. It is for where spot nodes suit the pod and are taken:
-// the caller knows that.
-func CheckWait(r Request, n Node) *Refusal {
-	if !WaitsForSpot(r) || n.Pool.CapacityType == gpu.Spot {
-		return nil
-	}
-	latest := LatestStart(r, n)
-	if !r.Now.Before(latest) {
-		return nil
-	}
-	return refuse(ReasonWaiting, "on-demand capacity; the pod waits for spot until %s, from when on demand just makes the deadline %s",
-		latest.UTC().Format(time.RFC3339), r.Spec.Deadline.UTC().Format(time.RFC3339))
-}
-
 // CheckNeighbours is the part of Check that asks who is on the node: it keeps an
 // isolated pod and others apart, from both sides.
 func CheckNeighbours(r Request, n Node) *Refusal {

@@ -329,7 +329,8 @@ func (f *Fleet) Shortlist(r Request, s Search) (Shortlist, bool) {
 	list := Shortlist{Refused: map[string]string{}, Refusals: map[RefusalCount]int{}}
 	verdicts := f.verdicts(r, s.Check)
 	var keys []key
-	bestRank := math.MaxInt
+	// The preferred are those that are as good as the best up to the model.
+	best := key{late: true, modelRank: math.MaxInt}
 	for score := range scores {
 		b := &f.brief[score.Position]
 		v := &verdicts[b.class]
@@ -347,10 +348,10 @@ func (f *Fleet) Shortlist(r Request, s Search) (Shortlist, bool) {
 			continue
 		}
 		list.Tally.Feasible++
-		if v.modelRank < bestRank {
-			bestRank, list.Tally.Preferred = v.modelRank, 0
-		}
-		if v.modelRank == bestRank {
+		switch late := v.estimate.Overrun > 0; {
+		case best.late && !late, late == best.late && v.modelRank < best.modelRank:
+			best.late, best.modelRank, list.Tally.Preferred = late, v.modelRank, 1
+		case late == best.late && v.modelRank == best.modelRank:
 			list.Tally.Preferred++
 		}
 		takes := Opportunity{GPUs: score.Rank, Leaning: score.Tie}

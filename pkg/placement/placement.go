@@ -10,18 +10,20 @@
 //
 // A node comes before another when, at the first of these that differs,
 //
-//  1. its GPU model is earlier in the pod's list: the list is lexicographically
+//  1. no interruption there can make a run miss its deadline that on demand would
+//     meet (Estimate.Overrun);
+//  2. its GPU model is earlier in the pod's list: the list is lexicographically
 //     first, so a preferred model is taken whatever it costs, and money decides
 //     only among nodes of the same model (a pod that lists none has no preference,
 //     and one that cares about money alone lists none or gives memory instead);
-//  2. its price is known, and the other's is not;
-//  3. the expected cost of finishing there is lower, with what the pod takes there
+//  3. its price is known, and the other's is not;
+//  4. the expected cost of finishing there is lower, with what the pod takes there
 //     from the pods to come (package packing), in GPUs for as long as it runs, each
 //     GPU-hour at Assumptions.GPUHourUSD; between nodes without a price, the expected
 //     time with the same in hours;
-//  4. it takes less from the pods to come;
-//  5. the expected time, then the risk of an interruption, is lower;
-//  6. its name sorts first.
+//  5. it takes less from the pods to come;
+//  6. the expected time, then the risk of an interruption, is lower;
+//  7. its name sorts first.
 //
 // Costs are compared at full precision and nothing is random, so the same input
 // in any order gives the same order.
@@ -149,6 +151,10 @@ type Estimate struct {
 	Risk float64
 	// Hours is the expected time to finish; +Inf when it never would.
 	Hours float64
+	// Overrun is by how much a run with a deadline would miss it if this spot node were
+	// taken back at the worst moment and the run went on on demand; 0 when it would make
+	// it, and for runs that have no deadline or may not run on demand.
+	Overrun time.Duration
 	// USDPerHour is the price of the pod's share of the node; 0 when not known.
 	USDPerHour, OnDemandUSDPerHour float64
 	// CostUSD is Hours at USDPerHour; OnDemandCostUSD is the undisturbed work at
@@ -175,7 +181,7 @@ func Reckon(r Request, n Node) Estimate {
 		run.Interval = r.Spec.CheckpointInterval.Every
 	}
 	hazard := n.hazardOver(run.Work)
-	e := Estimate{Risk: hazard.Interruption(run.Work), Hours: risk.ExpectedHours(hazard, run)}
+	e := Estimate{Risk: hazard.Interruption(run.Work), Hours: risk.ExpectedHours(hazard, run), Overrun: overrun(r, n, run, hazard)}
 	share := n.share(r.GPUs)
 	e.USDPerHour = n.USDPerHour * share
 	e.OnDemandUSDPerHour = n.OnDemandUSDPerHour * share

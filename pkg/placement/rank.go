@@ -17,6 +17,8 @@ type Candidate struct {
 	ModelRank int
 }
 
+func (c Candidate) late() bool { return c.Estimate.Overrun > 0 }
+
 // Rank puts nodes that may be used into the order of the package's documentation,
 // best first. The order of the input does not matter.
 func Rank(r Request, feasible []Node) []Candidate {
@@ -30,6 +32,7 @@ func Rank(r Request, feasible []Node) []Candidate {
 
 // key is what candidates are compared by.
 type key struct {
+	late        bool // an interruption could make it miss its deadline
 	modelRank   int
 	priced      bool
 	charge      float64 // USD, or hours where no price is known
@@ -43,7 +46,7 @@ func (c Candidate) key(r Request) key {
 }
 
 func keyOf(r *Request, modelRank int, e Estimate, o Opportunity, name string) key {
-	k := key{modelRank: modelRank, priced: e.PriceKnown(), opportunity: o, hours: e.Hours, risk: e.Risk, name: name}
+	k := key{late: e.Overrun > 0, modelRank: modelRank, priced: e.PriceKnown(), opportunity: o, hours: e.Hours, risk: e.Risk, name: name}
 	if k.priced {
 		k.charge = e.CostUSD + o.GPUs*r.work().Hours()*r.Assumptions.GPUHourUSD
 	} else {
@@ -58,10 +61,11 @@ func (a key) compare(b key) int {
 
 // compareButName looks at the first difference alone: it is asked for every node.
 func (a *key) compareButName(b *key) int {
-	if a.modelRank == b.modelRank && a.priced == b.priced && a.charge != b.charge {
+	if a.late == b.late && a.modelRank == b.modelRank && a.priced == b.priced && a.charge != b.charge {
 		return cmp.Compare(a.charge, b.charge)
 	}
 	return cmp.Or(
+		firstTrue(!a.late, !b.late),
 		cmp.Compare(a.modelRank, b.modelRank),
 		firstTrue(a.priced, b.priced),
 		cmp.Compare(a.charge, b.charge),
@@ -82,15 +86,16 @@ func firstTrue(a, b bool) int {
 	return 1
 }
 
-// Tally is how many nodes were feasible in all, and how many of them have a model as
-// preferred as the best's. A list of candidates may have only the first of them.
+// Tally is how many nodes were feasible in all, and how many of them are like the best
+// up to its model: as good for the deadline, and with a model as preferred. A list of
+// candidates may have only the first of them.
 type Tally struct{ Feasible, Preferred int }
 
 // Count is the tally of a list that has all feasible nodes.
 func Count(ranked []Candidate) Tally {
 	t := Tally{Feasible: len(ranked)}
 	for _, c := range ranked {
-		if c.ModelRank == ranked[0].ModelRank {
+		if c.ModelRank == ranked[0].ModelRank && c.late() == ranked[0].late() {
 			t.Preferred++
 		}
 	}
@@ -107,6 +112,9 @@ func Explain(r Request, ranked []Candidate, t Tally) string {
 		return "only feasible node: " + price(first)
 	}
 	second := ranked[1]
+	if second.late() && !first.late() {
+		return fmt.Sprintf("safe for the deadline: %s; on %s, at %s, an interruption could miss it by %s", price(first), second.Node.Name, price(second), short(second.Estimate.Overrun))
+	}
 	if second.ModelRank > first.ModelRank {
 		rest := fmt.Sprintf("; next is %s with %s at %s", second.Node.Name, second.Node.GPUs.Model, price(second))
 		return fmt.Sprintf("has %s, the most preferred model among %d feasible nodes: %s%s", first.Node.GPUs.Model, t.Feasible, price(first), rest)
@@ -143,6 +151,8 @@ func Lost(r Request, chosen, other Candidate) string {
 	switch {
 	case other.key(r).compare(chosen.key(r)) < 0:
 		return "nothing: it ranks before the chosen node"
+	case other.late() && !chosen.late():
+		return "an interruption there could miss the deadline by " + short(o.Overrun)
 	case other.ModelRank != chosen.ModelRank:
 		return fmt.Sprintf("%s is less preferred than %s", other.Node.GPUs.Model, chosen.Node.GPUs.Model)
 	case c.PriceKnown() != o.PriceKnown():

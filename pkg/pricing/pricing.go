@@ -35,7 +35,7 @@ type Price struct {
 	USDPerHour float64 `json:"usdPerHour"`
 	// GPUCount is how many GPUs that pays for; 0 for an instance without.
 	GPUCount int `json:"gpuCount,omitempty"`
-	// AsOf is the day the price was true, Source who said so.
+	// AsOf is when the price was true, Source who said so.
 	AsOf   time.Time `json:"asOf"`
 	Source string    `json:"source"`
 }
@@ -55,8 +55,8 @@ type document struct {
 	Prices []entry `json:"prices"`
 }
 
-// entry is Price as written: a date without a time of day, and a pointer where
-// "not said" must not pass for zero.
+// entry is Price as written: a day or a time, and a pointer where "not said" must not
+// pass for zero.
 type entry struct {
 	Provider     string   `json:"provider"`
 	Region       string   `json:"region,omitempty"`
@@ -141,8 +141,11 @@ func (e entry) price() (Price, error) {
 	}
 	var err error
 	if p.AsOf, err = time.Parse(time.DateOnly, e.AsOf); err != nil {
-		bad(`field asOf is %q; write the day the price was true, for example "2026-08-01"`, e.AsOf)
+		if p.AsOf, err = time.Parse(time.RFC3339, e.AsOf); err != nil {
+			bad(`field asOf is %q; write the day or the time the price was true, for example "2026-08-01" or "2026-08-01T18:00:00Z"`, e.AsOf)
+		}
 	}
+	p.AsOf = p.AsOf.UTC()
 	if e.Source == "" {
 		bad("field source is missing; write where the price is from")
 	}
@@ -191,8 +194,12 @@ func Format(prices []Price) ([]byte, error) {
 }
 
 func (p Price) entry() entry {
+	asOf := p.AsOf.UTC().Format(time.RFC3339)
+	if p.AsOf.Equal(p.AsOf.UTC().Truncate(24 * time.Hour)) {
+		asOf = p.AsOf.UTC().Format(time.DateOnly)
+	}
 	return entry{Provider: p.Provider, Region: p.Region, Zone: p.Zone, InstanceType: p.InstanceType, CapacityType: p.CapacityType,
-		USDPerHour: &p.USDPerHour, GPUCount: p.GPUCount, AsOf: p.AsOf.UTC().Format(time.DateOnly), Source: p.Source}
+		USDPerHour: &p.USDPerHour, GPUCount: p.GPUCount, AsOf: asOf, Source: p.Source}
 }
 
 // Validate says what keeps the price out of a book.

@@ -112,7 +112,9 @@ func (b ByAge) MeanHours(age time.Duration) float64 {
 // with E interruptions in X instance-hours, and the prior hᵢ weighing as much as a
 // observed interruptions, the shape as much as k. Both are means of Gamma
 // posteriors (interruptions in a piece are Poisson), so a pool never seen has the
-// others' hazard, and one seen for long its own.
+// others' hazard, and one seen for long its own. The time Xᵢ in the shape is not weighed
+// with the pools' factors, as a model of proportional hazards would have it: machines
+// that grew old are safe in rough pools too, and the recordings are predicted better so.
 type Lifetimes[P comparable] struct {
 	prior ByAge
 	all   evidence
@@ -131,8 +133,15 @@ const (
 	frailtyWeight = 3
 )
 
+// leastPrior stands in for a prior of never, which no observation could move: once in six
+// weeks of running.
+const leastPrior = 1.0 / 1000
+
 // NewLifetimes starts with a prior.
 func NewLifetimes[P comparable](prior ByAge) *Lifetimes[P] {
+	for i := range prior {
+		prior[i] = math.Max(prior[i], leastPrior)
+	}
 	return &Lifetimes[P]{prior: prior, pools: map[P]*evidence{}}
 }
 
@@ -219,10 +228,7 @@ func (l *Lifetimes[P]) Posterior(pool P) Posterior {
 	var shape ByAge
 	expected := 0.0
 	for i, h := range l.prior {
-		shape[i] = h
-		if h > 0 {
-			shape[i] = (shapeWeight + l.all.interruptions[i]) / (shapeWeight/h + l.all.hours[i])
-		}
+		shape[i] = (shapeWeight + l.all.interruptions[i]) / (shapeWeight/h + l.all.hours[i])
 		expected += shape[i] * own.hours[i]
 		p.Hours += own.hours[i]
 		p.Interruptions += own.interruptions[i]
@@ -252,6 +258,6 @@ func (p Posterior) Interval(age time.Duration, probability float64) (low, high f
 // hazard known exactly.
 func (p Posterior) Interruption(age, horizon time.Duration) float64 {
 	h := p.Hazard.Cumulative(age, horizon)
-	shape := p.shape[Piece(age+horizon/2)]
+	shape := p.shape[Piece(age)]
 	return -math.Expm1(-shape * math.Log1p(h/shape))
 }

@@ -75,7 +75,9 @@ type Run struct {
 	// Resumable runs have checkpoints; for others the fields below but Restart mean
 	// nothing, and every interruption loses all work.
 	Resumable bool
-	// Interval is the work between two checkpoints; 0 for the best one (Daly).
+	// Interval is the work between two checkpoints; 0 for Daly's, which is the best when
+	// no notice saves anything: notices are best effort, and checkpoints are for those
+	// that do not come.
 	Interval time.Duration
 	// CheckpointCost is how long one checkpoint holds up the work.
 	CheckpointCost time.Duration

@@ -196,23 +196,45 @@ func TestTheOutlookOfARunWithoutInterruptionsIsAStep(t *testing.T) {
 	}
 }
 
-func TestDalyIntervalIsWithinAPercentOfTheBestByBruteForce(t *testing.T) {
+func TestYoungsAndDalysIntervalsAgainstBruteForce(t *testing.T) {
 	for _, c := range []struct {
 		mean float64 // hours
 		cost time.Duration
-	}{{0.72, 30 * time.Second}, {1.5, 30 * time.Second}, {10.5, 30 * time.Second}, {1.5, 2 * time.Second}, {4, 5 * time.Minute}} {
+		// young is how much dearer than the best Young's first order may be, in percent.
+		young float64
+	}{
+		{0.72, 30 * time.Second, 1}, {1.5, 30 * time.Second, 1}, {10.5, 30 * time.Second, 1}, {1.5, 2 * time.Second, 1},
+		{4, 5 * time.Minute, 1},
+		{1, 20 * time.Minute, 3}, // Young's holds for checkpoints much shorter than the mean
+	} {
 		h := risk.Hazard(1 / c.mean)
-		// Cost per hour of work, free of the rounding of the last stretch.
-		rate := func(interval time.Duration) float64 {
-			return math.Expm1(float64(h)*(interval+c.cost).Hours()) / (float64(h) * interval.Hours())
+		// Many stretches, so that the last one, which ends without a checkpoint, hardly counts.
+		finish := func(interval time.Duration) float64 {
+			return risk.ExpectedHours(h, risk.Run{Work: 1000 * interval, Resumable: true, Interval: interval, CheckpointCost: c.cost}) / (1000 * interval.Hours())
 		}
 		best := math.Inf(1)
 		for interval := time.Second; interval < 20*time.Hour; interval += interval/200 + time.Second {
-			best = math.Min(best, rate(interval))
+			best = math.Min(best, finish(interval))
 		}
-		if got := rate(risk.DalyInterval(h, c.cost)); got > best*1.01 {
-			t.Errorf("mean %v h, checkpoint %v: Daly's interval costs %v per hour, the best %v", c.mean, c.cost, got, best)
+		if daly := finish(risk.DalyInterval(h, c.cost)); daly > best*1.001 {
+			t.Errorf("mean %v h, checkpoint %v: Daly's interval takes %v h per hour of work, the best %v", c.mean, c.cost, daly, best)
 		}
+		if young := finish(risk.YoungInterval(h, c.cost)); young > best*(1+c.young/100) {
+			t.Errorf("mean %v h, checkpoint %v: Young's interval takes %v h per hour of work, the best %v", c.mean, c.cost, young, best)
+		}
+	}
+}
+
+func TestDalysIntervalIsTakenWhereNoneIsGiven(t *testing.T) {
+	h, run := risk.Hazard(0.5), risk.Run{Work: 24 * time.Hour, Resumable: true, CheckpointCost: time.Minute, Restart: 3 * time.Minute}
+	given := run
+	given.Interval = risk.DalyInterval(h, run.CheckpointCost)
+	if a, b := risk.ExpectedHours(h, run), risk.ExpectedHours(h, given); a != b {
+		t.Errorf("%v h without an interval, %v h with Daly's", a, b)
+	}
+	const horizon = 100 * time.Hour
+	if a, b := risk.Foresee(h, run, horizon).Probability(30*time.Hour), risk.Foresee(h, given, horizon).Probability(30*time.Hour); a != b {
+		t.Errorf("finished within 30 h with probability %v without an interval, %v with Daly's", a, b)
 	}
 }
 

@@ -66,8 +66,10 @@ type class struct {
 	// away and back are the rates (per hour) at which the last of them goes away and
 	// the first comes back.
 	away, back float64
-	move       float64 // USD to go there
-	zones      []int
+	// lasts is how long capacity taken there is expected to last, in hours.
+	lasts float64
+	move  float64 // USD to go there
+	zones []int
 }
 
 // similar is the ratio of prices up to which zones are of one class.
@@ -108,6 +110,38 @@ func (m *market) classes(zones []Zone, home int, moveUSD float64) []class {
 	return out
 }
 
+// lasts is how long spot capacity of a zone is expected to last from now on, or once it
+// is there again, in hours.
+func (m *market) lasts(zone int) float64 {
+	age := time.Duration(0)
+	if m.state[zone] {
+		age = m.age[zone]
+	}
+	return m.up.Posterior(zone).Hazard.MeanHours(age)
+}
+
+// gone is how long spot capacity of a zone is expected to stay away, in hours; 0 while
+// it is there.
+func (m *market) gone(zone int) float64 {
+	if m.state[zone] {
+		return 0
+	}
+	return m.down.Posterior(zone).Hazard.MeanHours(m.age[zone])
+}
+
+// next is the state of a zone (as in a plan) after a step in which nothing changes, the
+// one that it changes to, and how probable that is.
+func (m *market) next(zone int, step time.Duration) (same, changed int, change float64) {
+	age := risk.Piece(m.age[zone])
+	hazards := m.up
+	same, changed = age, risk.Pieces
+	if !m.state[zone] {
+		hazards = m.down
+		same, changed = risk.Pieces+age, 0
+	}
+	return same, changed, -math.Expm1(-hazards.Posterior(zone).Hazard[age] * step.Hours())
+}
+
 // merge sees several zones as one: there when any of them is.
 func (m *market) merge(zones []Zone, home int, members []int, moveUSD float64) class {
 	c := class{zones: members}
@@ -120,6 +154,7 @@ func (m *market) merge(zones []Zone, home int, members []int, moveUSD float64) c
 			c.coming[a] += down[a] / n
 		}
 		there, gone := up.MeanHours(0), down.MeanHours(0)
+		c.lasts += m.lasts(i) / n
 		allAway *= gone / (there + gone)
 		c.back += 1 / gone
 		c.price += zones[i].SpotUSDPerHour / n

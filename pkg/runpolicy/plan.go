@@ -15,33 +15,39 @@ import (
 //   - the time left, in layers of equal length;
 //   - the slack: time left less work left. Running leaves it as it is, waiting
 //     spends it, a start costs the restart time of it (as work added);
-//   - the class that home is of, whether home has spot capacity and since when (in
-//     pieces of age), and the cheapest class that has some elsewhere;
-//   - whether the run is on spot, on demand, or waits.
+//   - whether home has spot capacity and since when (in pieces of age), and the cheapest
+//     class of other zones that has some;
+//   - what the run does: it is on spot at home, waits, is on demand, or is on spot
+//     capacity of a class of other zones, from where it may come home again.
 
 // pieces of age, of home up and down: 2·Pieces home states, up first.
 const homeStates = 2 * risk.Pieces
 
-// What the run is doing.
+// What the run is doing; from away on it is on spot capacity of class doing-away+1.
 const (
-	onSpot = iota
+	atHome = iota
 	waiting
 	onDemand
-	doings
+	away
 )
 
 type plan struct {
+	// classes has home first.
 	classes  []class
 	onDemand float64 // USD per hour
 	restart  float64 // hours
 	layer    float64 // hours between layers
 	slack    []float64
 
-	// elsewhere[e][f] is the probability that from e being the cheapest class
-	// elsewhere it is f one layer later; len(classes)-1 is "none".
-	elsewhere [][]float64
-	// chance[c][x] are the next states of home, of class c in state x.
-	chance [][homeStates][]outcome
+	// elsewhere[k][e][f] is the probability that from e being the cheapest class
+	// elsewhere it is f one layer later, while the run is on class k (0: on none);
+	// beyond() is "none". taken[e] is what is elsewhere once the run took class e.
+	elsewhere [][][]float64
+	taken     [][]float64
+	// chance[x] are the next states of home in state x.
+	chance [homeStates][]outcome
+	// lost[k] is the probability that capacity of class k is lost within a layer.
+	lost []float64
 	// value[layer][slack][state]
 	value [][][]float32
 
@@ -62,12 +68,16 @@ type place struct {
 const tooLate = 1e9
 
 func (p *plan) beyond() int  { return len(p.classes) - 1 }
-func (p *plan) states() int  { return len(p.classes) * homeStates * (p.beyond() + 1) * doings }
+func (p *plan) doings() int  { return away + p.beyond() }
+func (p *plan) states() int  { return homeStates * (p.beyond() + 1) * p.doings() }
 func (p *plan) horizon() int { return len(p.value) - 1 }
 
-func (p *plan) state(class, home, elsewhere, doing int) int {
-	return ((class*homeStates+home)*(p.beyond()+1)+elsewhere)*doings + doing
+func (p *plan) state(home, elsewhere, doing int) int {
+	return (home*(p.beyond()+1)+elsewhere)*p.doings() + doing
 }
+
+// class that a doing is on, 0 for home and where it is on none.
+func classOf(doing int) int { return max(0, doing-away+1) }
 
 // newPlan solves from the deadline back to the time left.
 func newPlan(classes []class, job Job, onDemandUSD float64, timeLeft, slack time.Duration) *plan {
@@ -123,38 +133,61 @@ func (p *plan) find(slack float64) place {
 }
 
 func (p *plan) chances() {
-	p.chance = make([][homeStates][]outcome, len(p.classes))
-	for c, class := range p.classes {
-		for age := range risk.Pieces {
-			p.chance[c][age] = p.aged(age, class.loss[age], 0, risk.Pieces)
-			p.chance[c][risk.Pieces+age] = p.aged(age, class.coming[age], risk.Pieces, 0)
-		}
+	for age := range risk.Pieces {
+		p.chance[age] = p.aged(age, p.classes[0].loss[age], 0, risk.Pieces)
+		p.chance[risk.Pieces+age] = p.aged(age, p.classes[0].coming[age], risk.Pieces, 0)
 	}
 	n := p.beyond()
-	p.elsewhere = make([][]float64, n+1)
+	p.lost, p.taken = make([]float64, n+1), make([][]float64, n)
 	there := make([]float64, n) // in the long run
 	for k := range n {
 		c := p.classes[k+1]
 		there[k] = c.back / (c.back + c.away)
+		p.lost[k+1] = -math.Expm1(-p.layer / c.lasts)
 	}
-	for e := range n + 1 {
-		row := make([]float64, n+1)
-		none := 1.0
-		for k := range n {
-			c := p.classes[k+1]
-			up := there[k]
-			switch {
-			case k < e:
-				up = -math.Expm1(-c.back * p.layer)
-			case k == e:
-				up = math.Exp(-c.away * p.layer)
-			}
-			row[k] = none * up
-			none *= 1 - up
+	for on := range n + 1 {
+		var rows [][]float64
+		for e := range n + 1 {
+			rows = append(rows, p.cheapest(func(k int) float64 {
+				c := p.classes[k+1]
+				switch {
+				case k+1 == on && len(c.zones) == 1:
+					return 0 // its only zone is the one that the run is on
+				case k < e:
+					return -math.Expm1(-c.back * p.layer)
+				case k == e:
+					return math.Exp(-c.away * p.layer)
+				default:
+					return there[k]
+				}
+			}))
 		}
-		row[n] = none
-		p.elsewhere[e] = row
+		p.elsewhere = append(p.elsewhere, rows)
 	}
+	for e := range n {
+		p.taken[e] = p.cheapest(func(k int) float64 {
+			switch {
+			case k < e, k == e && len(p.classes[k+1].zones) == 1:
+				return 0
+			case k == e:
+				return 1 - 1/float64(len(p.classes[k+1].zones))
+			default:
+				return there[k]
+			}
+		})
+	}
+}
+
+// cheapest is how probable each class is the cheapest there is, when each is there with
+// a probability of its own.
+func (p *plan) cheapest(up func(k int) float64) []float64 {
+	row, none := make([]float64, p.beyond()+1), 1.0
+	for k := range p.beyond() {
+		row[k] = none * up(k)
+		none *= 1 - up(k)
+	}
+	row[p.beyond()] = none
+	return row
 }
 
 // aged are the states one layer later: changed at the hazard, else in the next
@@ -186,7 +219,7 @@ func (p *plan) end() [][]float32 {
 
 // solve is one layer, from the one after it.
 func (p *plan) solve(timeLeft float64, next [][]float32) [][]float32 {
-	n, e := len(p.slack), p.beyond()+1
+	n := len(p.slack)
 	expected := make([][]float32, n) // by slack: the next layer's value after each doing
 	for i := range n {
 		expected[i] = p.expect(next[i])
@@ -194,31 +227,27 @@ func (p *plan) solve(timeLeft float64, next [][]float32) [][]float32 {
 	v := make([][]float32, n)
 	for i, slack := range p.slack {
 		v[i] = make([]float32, p.states())
-		work := timeLeft - slack
-		if work <= 1e-9 {
+		if timeLeft-slack <= 1e-9 {
 			continue
 		}
-		for el := range e {
-			left := tooLate
-			if el < p.beyond() {
-				left = p.leave(expected, i, timeLeft, el)
-			}
-			for c := range p.classes {
-				for x := range homeStates {
+		for x := range homeStates {
+			for el := range p.beyond() + 1 {
+				home := tooLate
+				if x < risk.Pieces {
+					home = p.act(expected, i, timeLeft, x, el, atHome, true)
+				}
+				other := math.Min(p.act(expected, i, timeLeft, x, el, waiting, false), p.act(expected, i, timeLeft, x, el, onDemand, true))
+				if el < p.beyond() {
+					other = math.Min(other, p.leave(expected, i, timeLeft, x, el))
+				}
+				for doing := range p.doings() {
+					// Who is elsewhere brings the data back first.
+					best := math.Min(other, home+p.classes[classOf(doing)].move)
 					// Going on costs less than starting the same anew.
-					var goOn [doings]float64
-					best := left
-					for a := range doings {
-						goOn[a] = tooLate
-						if a == onSpot && x >= risk.Pieces {
-							continue
-						}
-						goOn[a] = p.act(expected, i, timeLeft, c, x, el, a, false)
-						best = math.Min(best, p.act(expected, i, timeLeft, c, x, el, a, a != waiting))
+					if doing != waiting && (doing != atHome || x < risk.Pieces) {
+						best = math.Min(best, p.act(expected, i, timeLeft, x, el, doing, false))
 					}
-					for doing := range doings {
-						v[i][p.state(c, x, el, doing)] = float32(math.Min(best, goOn[doing]))
-					}
+					v[i][p.state(x, el, doing)] = float32(best)
 				}
 			}
 		}
@@ -229,67 +258,73 @@ func (p *plan) solve(timeLeft float64, next [][]float32) [][]float32 {
 // expect is the value one layer later by what is done in between.
 func (p *plan) expect(next []float32) []float32 {
 	out := make([]float32, len(next))
-	e := p.beyond() + 1
-	for c := range p.classes {
-		for x := range homeStates {
-			for doing := range doings {
-				if doing == onSpot && x >= risk.Pieces {
-					continue
+	for x := range homeStates {
+		for doing := range p.doings() {
+			if doing == atHome && x >= risk.Pieces {
+				continue
+			}
+			// First over home's next state and the capacity that the run is on, then over
+			// the others'.
+			var byElse [classesBeyond + 1]float64
+			lost := p.lost[classOf(doing)]
+			for _, o := range p.chance[x] {
+				then := doing
+				if doing == atHome && o.state >= risk.Pieces {
+					then = waiting
 				}
-				// First over home's next state, then over the others'.
-				var byElse [classesBeyond + 1]float64
-				for _, o := range p.chance[c][x] {
-					then := doing
-					if doing == onSpot && o.state >= risk.Pieces {
-						then = waiting
-					}
-					for f := range e {
-						byElse[f] += o.p * float64(next[p.state(c, o.state, f, then)]) //nolint:gosec // f < e, and there is one class fewer beyond than byElse has room for
-					}
+				for f := range p.beyond() + 1 {
+					byElse[f] += o.p * ((1-lost)*float64(next[p.state(o.state, f, then)]) + lost*float64(next[p.state(o.state, f, waiting)])) //nolint:gosec // f is at most classesBeyond
 				}
-				for el := range e {
-					sum := 0.0
-					for f, q := range p.elsewhere[el] {
-						sum += q * byElse[f]
-					}
-					out[p.state(c, x, el, doing)] = float32(sum)
+			}
+			for el, row := range p.elsewhere[classOf(doing)] {
+				sum := 0.0
+				for f, q := range row {
+					sum += q * byElse[f]
 				}
+				out[p.state(x, el, doing)] = float32(sum)
 			}
 		}
 	}
 	return out
 }
 
-// act is the expected cost of doing a for a layer at home, started anew or not, and
-// going on best.
-func (p *plan) act(expected [][]float32, i int, timeLeft float64, c, x, el, a int, start bool) float64 {
-	at, slack := place{i: i}, p.slack[i]
-	price := 0.0
-	switch a {
+// price of a doing, USD per hour.
+func (p *plan) price(doing int) float64 {
+	switch doing {
 	case waiting:
-		at, slack = p.waitTo[i], slack-p.layer
-	default:
-		price = p.onDemand
-		if a == onSpot {
-			price = p.classes[c].price
-		}
-		if start {
-			at, slack = p.startTo[i], slack-p.restart
-		}
+		return 0
+	case onDemand:
+		return p.onDemand
 	}
-	return p.follow(expected, at, slack, timeLeft, price, a, p.state(c, x, el, a))
+	return p.classes[classOf(doing)].price
+}
+
+// act is the expected cost of doing something for a layer, started anew or not, and
+// going on best.
+func (p *plan) act(expected [][]float32, i int, timeLeft float64, x, el, doing int, start bool) float64 {
+	at, slack := place{i: i}, p.slack[i]
+	switch {
+	case doing == waiting:
+		at, slack = p.waitTo[i], slack-p.layer
+	case start:
+		at, slack = p.startTo[i], slack-p.restart
+	}
+	return p.follow(expected, at, slack, timeLeft, doing, p.state(x, el, doing))
 }
 
 // leave is the expected cost of going to the cheapest class elsewhere.
-func (p *plan) leave(expected [][]float32, i int, timeLeft float64, el int) float64 {
-	c := p.classes[el+1]
-	// Capacity found there has been there for some time, and what was home is
-	// elsewhere from there.
-	return c.move + p.follow(expected, p.startTo[i], p.slack[i]-p.restart, timeLeft, c.price, onSpot, p.state(el+1, 1, el, onSpot))
+func (p *plan) leave(expected [][]float32, i int, timeLeft float64, x, el int) float64 {
+	cost := p.classes[el+1].move
+	for then, q := range p.taken[el] {
+		if q > 0 {
+			cost += q * p.act(expected, i, timeLeft, x, then, away+el, true)
+		}
+	}
+	return cost
 }
 
-func (p *plan) follow(expected [][]float32, at place, slack, timeLeft, price float64, doing, state int) float64 {
-	work := timeLeft - slack
+func (p *plan) follow(expected [][]float32, at place, slack, timeLeft float64, doing, state int) float64 {
+	work, price := timeLeft-slack, p.price(doing)
 	if at.i < 0 {
 		// On-demand capacity to the end still makes it, nothing else does.
 		if doing == onDemand && slack >= -1e-9 {

@@ -4,6 +4,7 @@ package runpolicy
 
 import (
 	"math"
+	"slices"
 	"time"
 
 	"github.com/spotbench/spotbench/pkg/risk"
@@ -131,7 +132,11 @@ func (p *Planner) choose(v View, fallback Placement) Placement {
 		if !p.safe(v, next) {
 			return
 		}
-		if cost := p.cost(v, next); cost < least {
+		cost := p.cost(v, next)
+		if p.job.MoveUSD > 0 && next.Capacity == Spot && v.Data >= 0 && v.Zones[next.Zone].Region != v.Zones[v.Data].Region {
+			cost *= 1 + resolution
+		}
+		if cost < least {
 			best, least = next, cost
 		}
 	}
@@ -149,6 +154,10 @@ func (p *Planner) choose(v View, fallback Placement) Placement {
 	}
 	return best
 }
+
+// resolution is how much less, as a part, a plan must say that it costs to pay for a move
+// to another region: below it, the plan's grid and what it leaves out decide.
+const resolution = 0.002
 
 // worthwhile is whether to leave running spot capacity for other spot capacity can
 // pay at all: what is saved while the new one lasts against the start and the move.
@@ -173,35 +182,24 @@ func (p *Planner) worthwhile(v View, next Placement) bool {
 const margin = 2
 
 // lasts is how long spot capacity of a zone is expected to last, in hours.
-func (p *Planner) lasts(zone int) float64 {
-	age := time.Duration(0)
-	if p.market.state[zone] {
-		age = p.market.age[zone]
-	}
-	return p.market.up.Posterior(zone).Hazard.MeanHours(age)
-}
+func (p *Planner) lasts(zone int) float64 { return p.market.lasts(zone) }
 
 // cost is the expected cost of finishing after a choice for the next step.
 func (p *Planner) cost(v View, next Placement) float64 {
-	timeLeft, step := v.TimeLeft.Hours(), p.job.Step.Hours()
-	work := v.WorkLeft.Hours()
-	paid := 0.0
+	step, work := p.job.Step.Hours(), v.WorkLeft.Hours()
 	start := p.job.Restart.Hours()
 	if next == v.Current {
 		start = v.RestartLeft.Hours()
 	}
-	class, doing := 0, waiting
-	price := 0.0
-	extra := 0.0
+	doing, price := waiting, 0.0
 	switch next.Capacity {
+	case Idle:
 	case OnDemand:
 		doing, price = onDemand, v.Zones[next.Zone].OnDemandUSDPerHour
 	case Spot:
-		doing, price = onSpot, v.Zones[next.Zone].SpotUSDPerHour
-		class = p.classOf(next.Zone)
-	default:
-		start = 0
+		doing, price = p.doingAt(next.Zone), v.Zones[next.Zone].SpotUSDPerHour
 	}
+	paid, extra := 0.0, 0.0
 	if next.Capacity != Idle {
 		work += start
 		paid = price * min(step, work)
@@ -210,67 +208,75 @@ func (p *Planner) cost(v View, next Placement) float64 {
 			paid += p.job.MoveUSD
 		}
 	}
-	if next.Capacity == Spot && next.Zone != p.home {
-		// A zone is better or worse than the others of its class for as long as it lasts.
-		c, lasts := p.plan.classes[class], p.lasts(next.Zone)
-		hourly := func(price, lasts float64) float64 { return price * (1 + p.job.Restart.Hours()/lasts) }
-		extra = (hourly(price, lasts) - hourly(c.price, c.loss.MeanHours(p.market.age[next.Zone]))) * min(lasts, max(work, 0))
-	}
 	if work <= 0 {
 		return paid
 	}
-	left := timeLeft - step
-	return paid + extra + p.plan.expected(left, left-work, p.market, v.Zones, p.home, class, next, doing, step)
+	if data := v.dataAfter(next); doing < away && doing != atHome && data >= 0 && v.Zones[data].Region != v.Zones[p.home].Region {
+		extra = p.job.MoveUSD // the plan takes the data to be at home
+	}
+	if doing >= away {
+		// A zone is better or worse than the others of its class for as long as the run
+		// stays there: until it is lost, or a cheaper home is back.
+		c, lasts := p.plan.classes[classOf(doing)], p.lasts(next.Zone)
+		stays := min(lasts, work)
+		if v.Zones[p.home].SpotUSDPerHour < price {
+			stays = min(stays, p.market.gone(p.home))
+		}
+		hourly := func(price, lasts float64) float64 { return price * (1 + p.job.Restart.Hours()/lasts) }
+		extra = (hourly(price, lasts) - hourly(c.price, c.lasts)) * stays
+	}
+	left := v.TimeLeft.Hours() - step
+	return paid + extra + p.expected(v, left, left-work, next, doing)
 }
 
-func (p *Planner) classOf(zone int) int {
+// doingAt is what running on spot capacity of a zone is in the plan.
+func (p *Planner) doingAt(zone int) int {
 	if zone == p.home {
-		return 0
+		return atHome
 	}
-	for c := len(p.plan.classes) - 1; c > 0; c-- {
-		for _, z := range p.plan.classes[c].zones {
-			if z == zone {
-				return c
-			}
+	for c := p.plan.beyond(); c > 0; c-- {
+		if slices.Contains(p.plan.classes[c].zones, zone) {
+			return away + c - 1
 		}
 	}
-	return len(p.plan.classes) - 1
+	return away + p.plan.beyond() - 1 // dearer than the classes that the plan tells apart
 }
 
-// expected is the plan's value one step later: over whether home changes in
-// between, with the others as they are.
-func (pl *plan) expected(timeLeft, slack float64, m *market, zones []Zone, home, class int, next Placement, doing int, step float64) float64 {
-	at := home
-	if next.Capacity == Spot {
-		at = next.Zone
-	}
-	elsewhere := pl.beyond()
-	for c := pl.beyond(); c > 0; c-- {
-		for _, z := range pl.classes[c].zones {
-			if z != at && zones[z].SpotUp {
+// expected is the plan's value one step later: over whether home, and the zone that the
+// run is on, change in between, with the others as they are.
+func (p *Planner) expected(v View, timeLeft, slack float64, next Placement, doing int) float64 {
+	elsewhere := p.plan.beyond()
+	for c := p.plan.beyond(); c > 0; c-- {
+		for _, z := range p.plan.classes[c].zones {
+			if v.Zones[z].SpotUp && (doing < away || z != next.Zone) {
 				elsewhere = c - 1
 			}
 		}
 	}
-	age := risk.Piece(m.age[at])
-	state, hazard, changed := age, m.up, risk.Pieces
-	if !m.state[at] {
-		state, hazard, changed = risk.Pieces+age, m.down, 0
+	same, changed, change := p.market.next(p.home, p.job.Step)
+	lost := 0.0
+	if doing >= away {
+		_, _, lost = p.market.next(next.Zone, p.job.Step)
 	}
-	change := -math.Expm1(-hazard.Posterior(at).Hazard[age] * step)
-	then := doing
-	if doing == onSpot {
-		then = waiting
+	value := func(home int) float64 {
+		then := doing
+		if doing == atHome && home >= risk.Pieces {
+			then = waiting
+		}
+		kept := p.plan.at(timeLeft, slack, home, elsewhere, then)
+		if lost == 0 {
+			return kept
+		}
+		return (1-lost)*kept + lost*p.plan.at(timeLeft, slack, home, elsewhere, waiting)
 	}
-	return (1-change)*pl.at(timeLeft, slack, pl.state(class, state, elsewhere, doing)) +
-		change*pl.at(timeLeft, slack, pl.state(class, changed, elsewhere, then))
+	return (1-change)*value(same) + change*value(changed)
 }
 
 // at interpolates the plan in time and slack.
-func (pl *plan) at(timeLeft, slack float64, state int) float64 {
-	place := pl.find(slack)
+func (pl *plan) at(timeLeft, slack float64, home, elsewhere, doing int) float64 {
+	place, state := pl.find(slack), pl.state(home, elsewhere, doing)
 	if place.i < 0 {
-		if state%doings == onDemand || slack >= pl.restart-1e-9 {
+		if doing == onDemand || slack >= pl.restart-1e-9 {
 			return pl.onDemand * (timeLeft - slack)
 		}
 		return tooLate

@@ -98,6 +98,14 @@ type View struct {
 	Zones []Zone
 }
 
+// dataAfter is the zone with the newest checkpoint once the run went on at a placement.
+func (v View) dataAfter(next Placement) int {
+	if next.Capacity == Idle {
+		return v.Data
+	}
+	return next.Zone
+}
+
 // Policy decides where a run goes on. It is asked once per step, in order.
 type Policy interface {
 	Decide(View) Placement

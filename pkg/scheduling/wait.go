@@ -35,11 +35,11 @@ func (p *Plugin) waitForSpot(pod *v1.Pod, a *attempt, nodes []fwk.NodeInfo) bool
 	suits := false
 	var urgent time.Time
 	p.kinds(a, nodes, func(n placement.Node) {
-		if refusal := placement.Check(request, n); refusal != nil {
+		if n.Pool.CapacityType == gpu.Spot {
+			suits = suits || placement.SuitsWaiting(request, n)
 			return
 		}
-		if n.Pool.CapacityType == gpu.Spot {
-			suits = true
+		if refusal := placement.Check(request, n); refusal != nil {
 			return
 		}
 		if latest := placement.LatestStart(request, n); latest.After(request.Now) && (urgent.IsZero() || latest.Before(urgent)) {

@@ -60,8 +60,9 @@ type document struct {
 			OnDemandPrice float64 `json:"on_demand_price"`
 		} `json:"price_info"`
 	} `json:"metadata"`
-	Data   []float64 `json:"data"`
-	Prices []float64 `json:"prices"`
+	// Pointers, because null is neither 0 nor a price.
+	Data   []*float64 `json:"data"`
+	Prices []*float64 `json:"prices"`
 }
 
 // Parse reads a trace. file names it; instances is how many must be up at once
@@ -94,38 +95,59 @@ func Parse(file string, data []byte, polarity Polarity, instances int) (Trace, e
 		}
 	}
 	// Counts mean available instances in both families; only a plain 0 or 1 is inverted.
-	counts := slices.Max(doc.Data) > 1
+	counts := slices.ContainsFunc(doc.Data, func(v *float64) bool { return v != nil && *v > 1 })
 	t.Up = make([]bool, len(doc.Data))
 	for i, v := range doc.Data {
 		switch {
-		case v < 0 || v != math.Trunc(v):
-			return Trace{}, fmt.Errorf("trace %s: field data[%d] is %v; write a whole number of instances, 0 or more", file, i, v)
+		case v == nil:
+			return Trace{}, fmt.Errorf("trace %s: field data[%d] is null; write 0 where nothing is known to be available", file, i)
+		case *v < 0 || *v != math.Trunc(*v):
+			return Trace{}, fmt.Errorf("trace %s: field data[%d] is %v; write a whole number of instances, 0 or more", file, i, *v)
 		case polarity == Preempted && !counts:
-			t.Up[i] = v == 0
+			t.Up[i] = *v == 0
 		default:
-			t.Up[i] = v >= float64(instances)
+			t.Up[i] = *v >= float64(instances)
 		}
 	}
-	t.SpotUSDPerHour = doc.Prices
+	var err error
+	if t.SpotUSDPerHour, err = usd(doc.Prices); err != nil {
+		return Trace{}, fmt.Errorf("trace %s: field prices: %w", file, err)
+	}
 	if info := doc.Metadata.PriceInfo; info != nil {
 		t.OnDemandUSDPerHour = info.OnDemandPrice
 		if t.SpotUSDPerHour == nil && info.Price > 0 {
 			t.SpotUSDPerHour = slices.Repeat([]float64{info.Price}, len(t.Up))
 		}
 	}
-	return t, t.check(file)
+	if p := t.OnDemandUSDPerHour; !(p >= 0) || math.IsInf(p, 0) {
+		return Trace{}, fmt.Errorf("trace %s: field metadata.price_info.on_demand_price is %v; write USD per hour", file, p)
+	}
+	return t, nil
 }
 
-func (t *Trace) check(file string) error {
-	for i, p := range t.SpotUSDPerHour {
-		if !(p > 0) || math.IsInf(p, 0) {
-			return fmt.Errorf("trace %s: the price of tick %d is %v; write USD per hour above 0", file, i, p)
+// usd are prices of which each is one.
+func usd(series []*float64) ([]float64, error) {
+	if series == nil {
+		return nil, nil
+	}
+	out, bad, first := make([]float64, len(series)), 0, 0
+	for i, p := range series {
+		if p == nil || !(*p > 0) || math.IsInf(*p, 0) {
+			if bad++; bad == 1 {
+				first = i
+			}
+			continue
 		}
+		out[i] = *p
 	}
-	if !(t.OnDemandUSDPerHour >= 0) || math.IsInf(t.OnDemandUSDPerHour, 0) {
-		return fmt.Errorf("trace %s: field metadata.price_info.on_demand_price is %v; write USD per hour", file, t.OnDemandUSDPerHour)
+	if bad == 0 {
+		return out, nil
 	}
-	return nil
+	what := "missing"
+	if p := series[first]; p != nil {
+		what = fmt.Sprint(*p)
+	}
+	return nil, fmt.Errorf("%d of %d are no prices, the first at tick %d, which is %s; write USD per hour above 0, or leave these ticks out of the trace", bad, len(series), first, what)
 }
 
 // nameOf is the file's name without its extension, or its folder's where files
@@ -167,57 +189,68 @@ func ParsePrices(data []byte) (Prices, error) {
 	}
 	prices := Prices{}
 	for name, raw := range doc {
-		var series []float64
-		var flat float64
+		var series []*float64
+		var flat *float64
 		if json.Unmarshal(raw, &flat) == nil {
-			series = []float64{flat}
+			series = []*float64{flat}
 		} else if err := json.Unmarshal(raw, &series); err != nil {
 			return nil, fmt.Errorf("the prices of %q are neither a number nor a list of numbers: %w", name, err)
 		}
 		if len(series) == 0 {
 			return nil, fmt.Errorf("the prices of %q are empty; write USD per hour", name)
 		}
-		for i, p := range series {
-			if !(p > 0) {
-				return nil, fmt.Errorf("price %d of %q is %v; write USD per hour above 0", i, name, p)
-			}
+		checked, err := usd(series)
+		if err != nil {
+			return nil, fmt.Errorf("the prices of %q: %w", name, err)
 		}
-		prices[name] = series
+		prices[name] = checked
 	}
 	return prices, nil
 }
 
 // Price gives the trace its prices: those of the file for its name or zone, else
-// its own. A trace without any is an error: prices are never invented.
-func (t *Trace) Price(prices Prices) error {
+// its own. A trace without any is an error: prices are never invented. doubt says what
+// may be wrong with them, "" for nothing.
+func (t *Trace) Price(prices Prices) (doubt string, err error) {
 	series, ok := prices[t.Name]
 	if !ok {
 		series, ok = prices[t.Zone]
 	}
 	switch {
 	case !ok && t.SpotUSDPerHour != nil:
-		return nil
 	case !ok:
-		return fmt.Errorf("no spot prices for trace %s; name a file with -prices that has %q or %q", t.Name, t.Name, t.Zone)
+		return "", fmt.Errorf("no spot prices for trace %s; name a file with -prices that has %q or %q", t.Name, t.Name, t.Zone)
 	case len(series) == 1:
 		t.SpotUSDPerHour = slices.Repeat(series, len(t.Up))
 	case len(series) < len(t.Up):
-		return fmt.Errorf("trace %s has %d ticks but only %d prices; write one per tick, or a single number", t.Name, len(t.Up), len(series))
+		return "", fmt.Errorf("trace %s has %d ticks but only %d prices; write one per tick, or a single number", t.Name, len(t.Up), len(series))
 	default:
+		if len(series) > len(t.Up) {
+			doubt = fmt.Sprintf("trace %s has %d ticks and %d prices, of which the first are taken: are they of the same recording?", t.Name, len(t.Up), len(series))
+		}
 		t.SpotUSDPerHour = series[:len(t.Up)]
 	}
-	return nil
+	return doubt, nil
 }
 
 // ErrDifferentGaps is the error for traces that cannot be replayed together.
 var ErrDifferentGaps = errors.New("the traces have different times between ticks; replay those of one recording together")
 
-// Aligned checks that traces can be replayed together.
-func Aligned(traces []Trace) error {
+// Align cuts traces that are to be replayed together to the shortest; cut is the number
+// of ticks that are left if one was longer, else 0.
+func Align(traces []Trace) (cut int, err error) {
+	ticks := len(traces[0].Up)
 	for _, t := range traces {
 		if t.Gap != traces[0].Gap {
-			return fmt.Errorf("%s has %v, %s has %v: %w", traces[0].Name, traces[0].Gap, t.Name, t.Gap, ErrDifferentGaps)
+			return 0, fmt.Errorf("%s has %v, %s has %v: %w", traces[0].Name, traces[0].Gap, t.Name, t.Gap, ErrDifferentGaps)
+		}
+		if len(t.Up) != ticks {
+			ticks = min(ticks, len(t.Up))
+			cut = ticks
 		}
 	}
-	return nil
+	for i := range traces {
+		traces[i].Up, traces[i].SpotUSDPerHour = traces[i].Up[:ticks], traces[i].SpotUSDPerHour[:ticks]
+	}
+	return cut, nil
 }

@@ -3,6 +3,7 @@
 package trace_test
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -53,27 +54,71 @@ func TestNamesZonesAndPrices(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := got.Price(prices); err != nil || !slices.Equal(got.SpotUSDPerHour, []float64{1, 2}) {
+	doubt, err := got.Price(prices)
+	if err != nil || !slices.Equal(got.SpotUSDPerHour, []float64{1, 2}) {
 		t.Errorf("prices %v (%v), want those of the file for the zone", got.SpotUSDPerHour, err)
 	}
+	if !strings.Contains(doubt, "2 ticks and 3 prices") {
+		t.Errorf("doubt %q, want one that three prices for two ticks are odd", doubt)
+	}
 	bare := trace.Trace{Name: "nowhere", Zone: "nowhere", Up: []bool{true}}
-	if err := bare.Price(prices); err == nil || !strings.Contains(err.Error(), "no spot prices for trace nowhere") {
+	if _, err := bare.Price(prices); err == nil || !strings.Contains(err.Error(), "no spot prices for trace nowhere") {
 		t.Errorf("error %v, want one that says the prices are missing", err)
 	}
 }
 
 func TestWrongTracesNameFieldValueAndFix(t *testing.T) {
 	for want, text := range map[string]string{
-		"field metadata.gap_seconds is 0": `{"data":[1]}`,
-		"field data is empty":             `{"metadata":{"gap_seconds":1},"data":[]}`,
-		"field prices has 1 values":       `{"metadata":{"gap_seconds":1},"data":[1,1],"prices":[1]}`,
-		"field data[1] is 0.5":            `{"metadata":{"gap_seconds":1},"data":[1,0.5]}`,
-		"the price of tick 0 is -1":       `{"metadata":{"gap_seconds":1},"data":[1],"prices":[-1]}`,
-		"is not as expected":              `[]`,
+		"field metadata.gap_seconds is 0":                             `{"data":[1]}`,
+		"field data is empty":                                         `{"metadata":{"gap_seconds":1},"data":[]}`,
+		"field prices has 1 values":                                   `{"metadata":{"gap_seconds":1},"data":[1,1],"prices":[1]}`,
+		"field data[1] is 0.5":                                        `{"metadata":{"gap_seconds":1},"data":[1,0.5]}`,
+		"field data[1] is null":                                       `{"metadata":{"gap_seconds":1},"data":[1,null]}`,
+		"first at tick 0, which is -1":                                `{"metadata":{"gap_seconds":1},"data":[1],"prices":[-1]}`,
+		"2 of 3 are no prices, the first at tick 1, which is missing": `{"metadata":{"gap_seconds":1},"data":[1,1,1],"prices":[1,null,0]}`,
+		"field metadata.gap_seconds is 1e+06":                         `{"metadata":{"gap_seconds":1e6},"data":[1]}`,
+		"is not as expected":                                          `[]`,
 	} {
 		if _, err := trace.Parse("t.json", []byte(text), trace.Auto, 1); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error %v, want one with %q", text, err, want)
 		}
+	}
+}
+
+func TestWrongPricesNameTheTraceAndTheTick(t *testing.T) {
+	for want, text := range map[string]string{
+		"are not as expected":                `[1,2]`,
+		`the prices of "a" are neither`:      `{"a":"cheap"}`,
+		`the prices of "a" are empty`:        `{"a":[]}`,
+		`the prices of "a": 1 of 2 are no`:   `{"a":[1,null]}`,
+		`"a": 1 of 1 are no prices`:          `{"a":null}`,
+		"the first at tick 1, which is -0.5": `{"a":[1,-0.5]}`,
+	} {
+		if _, err := trace.ParsePrices([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error %v, want one with %q", text, err, want)
+		}
+	}
+}
+
+func TestTracesAreReplayedAsLongAsTheShortestLasts(t *testing.T) {
+	of := func(gap time.Duration, ticks int) trace.Trace {
+		return trace.Trace{Name: "t", Gap: gap, Up: make([]bool, ticks), SpotUSDPerHour: make([]float64, ticks)}
+	}
+	traces := []trace.Trace{of(time.Minute, 5), of(time.Minute, 3), of(time.Minute, 4)}
+	cut, err := trace.Align(traces)
+	if err != nil || cut != 3 {
+		t.Errorf("cut to %d, %v, want 3 ticks", cut, err)
+	}
+	for _, tr := range traces {
+		if len(tr.Up) != 3 || len(tr.SpotUSDPerHour) != 3 {
+			t.Errorf("%d ticks and %d prices, want 3", len(tr.Up), len(tr.SpotUSDPerHour))
+		}
+	}
+	if cut, err := trace.Align([]trace.Trace{of(time.Minute, 2), of(time.Minute, 2)}); cut != 0 || err != nil {
+		t.Errorf("of one length: cut %d, %v", cut, err)
+	}
+	if _, err := trace.Align([]trace.Trace{of(time.Minute, 2), of(time.Hour, 2)}); !errors.Is(err, trace.ErrDifferentGaps) {
+		t.Errorf("error %v, want ErrDifferentGaps", err)
 	}
 }
 

@@ -229,7 +229,7 @@ func check(r placement.Request, p Pod, n Node, node placement.Node, spotSuits bo
 func (s Snapshot) spotSuits(r placement.Request, p Pod) bool {
 	return placement.WaitsForSpot(r) && slices.ContainsFunc(s.Nodes, func(n Node) bool {
 		n = n.Empty()
-		return n.Pool.CapacityType == gpu.Spot && placement.Check(r, n.placement(p)) == nil
+		return placement.SuitsWaiting(r, n.placement(p))
 	})
 }
 

@@ -182,7 +182,7 @@ func (g GCP) rates(ctx context.Context, region string) (map[part]rate, error) {
 // usage type; the wording only differs.
 func partOf(description string) (string, bool) {
 	name, _, found := strings.Cut(description, " running in ")
-	name = strings.TrimSuffix(strings.TrimPrefix(name, "Spot Preemptible "), " attached to Spot Preemptible VMs")
+	name, _, _ = strings.Cut(strings.TrimPrefix(name, "Spot Preemptible "), " attached to ") // VMs, A3 VMs, Spot Preemptible VMs
 	return name, found
 }
 
@@ -191,5 +191,15 @@ func hideKey(err error, key string) error {
 	if key == "" || !strings.Contains(err.Error(), key) {
 		return err
 	}
-	return errors.New(strings.ReplaceAll(err.Error(), key, "…"))
+	return keyless{strings.ReplaceAll(err.Error(), key, "…"), err}
 }
+
+// keyless is an error whose text had the key. It is like what it stands for, but does not
+// give it away.
+type keyless struct {
+	text string
+	err  error
+}
+
+func (e keyless) Error() string        { return e.text }
+func (e keyless) Is(target error) bool { return errors.Is(e.err, target) }

@@ -4,7 +4,9 @@ package pricefeed_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -121,7 +123,7 @@ func TestGooglePricesArePutTogetherFromCoresMemoryAndGPUs(t *testing.T) {
 	options, asked := answer(t, `{"skus":[`+strings.Join([]string{
 		sku("A3 Instance Core running in Americas", "OnDemand", "h", "0", 30_000_000, "us-central1"),
 		sku("A3 Instance Ram running in Americas", "OnDemand", "GiBy.h", "0", 2_500_000, "us-central1"),
-		sku("Nvidia H100 80GB GPU running in Americas", "OnDemand", "h", "9", 500_000_000, "us-central1"),
+		sku("Nvidia H100 80GB GPU attached to A3 VMs running in Americas", "OnDemand", "h", "9", 500_000_000, "us-central1"),
 		sku("Nvidia H100 80GB GPU running in Frankfurt", "OnDemand", "h", "99", 0, "europe-west3"),
 		sku("Commitment v1: A3 Cpu in Americas for 1 Year", "Commit1Yr", "h", "0", 1, "us-central1"),
 	}, ",")+`],"nextPageToken":"2"}`, `{"skus":[`+strings.Join([]string{
@@ -188,6 +190,25 @@ func TestASourceThatMisbehavesIsAnErrorAndNeverAPrice(t *testing.T) {
 			})
 		}
 	}
+	for name, open := range sources {
+		t.Run(name+" does not answer in time", func(t *testing.T) {
+			server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				// Only a request that was read whole is seen to be given up.
+				_, _ = io.Copy(io.Discard, r.Body)
+				<-r.Context().Done()
+			}))
+			defer server.Close()
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			defer cancel()
+			if got, err := open(pricefeed.Options{Endpoint: server.URL, Client: server.Client()}).Prices(ctx, one); !errors.Is(err, context.DeadlineExceeded) || len(got) > 0 {
+				t.Errorf("%v, %v, want the deadline's error and no price", got, err)
+			}
+			quick := &http.Client{Timeout: 50 * time.Millisecond}
+			if got, err := open(pricefeed.Options{Endpoint: server.URL, Client: quick}).Prices(t.Context(), one); err == nil || len(got) > 0 {
+				t.Errorf("a client with a time-out: %v, %v, want an error and no price", got, err)
+			}
+		})
+	}
 	t.Run("gcp is away", func(t *testing.T) {
 		_, err := pricefeed.GCP{Options: pricefeed.Options{Endpoint: "http://127.0.0.1:1"}, Key: "k3y"}.Prices(t.Context(), one)
 		if err == nil || strings.Contains(err.Error(), "k3y") {
@@ -210,7 +231,7 @@ func TestASourceThatMisbehavesIsAnErrorAndNeverAPrice(t *testing.T) {
 
 func TestFetchedPricesAreABookThatIsReadBack(t *testing.T) {
 	in := []pricing.Price{
-		{Provider: "aws", Region: "r", Zone: "rb", InstanceType: "p5.48xlarge", CapacityType: gpu.Spot, USDPerHour: 26.5, AsOf: day("2026-11-01T00:00:00Z"), Source: "EC2 spot price history"},
+		{Provider: "aws", Region: "r", Zone: "rb", InstanceType: "p5.48xlarge", CapacityType: gpu.Spot, USDPerHour: 26.5, AsOf: day("2026-11-01T17:42:10Z"), Source: "EC2 spot price history"},
 		{Provider: "aws", InstanceType: "p5.48xlarge", CapacityType: gpu.OnDemand, USDPerHour: 55.04, GPUCount: 8, AsOf: day("2025-07-01T00:00:00Z"), Source: "list"},
 	}
 	data, err := pricing.Format(in)

@@ -51,25 +51,33 @@ func TestNoDeadlineThatOnDemandCapacityCouldMeetIsMissed(t *testing.T) {
 			Step: step, Work: step * time.Duration(rapid.IntRange(1, 60).Draw(t, "work, ticks")), Restart: step * time.Duration(rapid.IntRange(0, 40).Draw(t, "restart, tenths of a tick")) / 10,
 			MoveUSD: rapid.Float64Range(0, 5).Draw(t, "move"), Checkpoint: step * time.Duration(rapid.IntRange(0, 8).Draw(t, "checkpoint, ticks")),
 		}}
-		// On demand is ready after a restart; a tick more, because decisions are made once a tick.
-		s.Job.Deadline = s.Job.Work + s.Job.Restart + step*time.Duration(rapid.IntRange(1, 80).Draw(t, "slack, ticks"))
+		// From nothing to spare on, and not in whole ticks.
+		s.Job.Deadline = s.Job.Work + s.Job.Restart + step*time.Duration(rapid.IntRange(0, 800).Draw(t, "slack, tenths of a tick"))/10
 		for zone := range rapid.IntRange(1, 3).Draw(t, "zones") {
 			tr := trace.Trace{Name: fmt.Sprintf("r-%da", zone), Zone: fmt.Sprintf("r-%da", zone), Region: fmt.Sprintf("r-%d", zone), Gap: step}
 			for up := rapid.Bool().Draw(t, "first"); len(tr.Up) < ticks; up = !up {
+				price := rapid.Float64Range(0.1, 6).Draw(t, "spot") // now and then above on demand
 				for range rapid.IntRange(1, 40).Draw(t, "spell") {
 					tr.Up = append(tr.Up, up)
-					tr.SpotUSDPerHour = append(tr.SpotUSDPerHour, 1)
+					tr.SpotUSDPerHour = append(tr.SpotUSDPerHour, price)
 				}
 			}
 			tr.Up, tr.SpotUSDPerHour = tr.Up[:ticks], tr.SpotUSDPerHour[:ticks]
 			s.Traces = append(s.Traces, tr)
 			s.OnDemandUSDPerHour = append(s.OnDemandUSDPerHour, rapid.Float64Range(0.5, 4).Draw(t, "on demand"))
 		}
+		start := step * time.Duration(rapid.IntRange(0, 100).Draw(t, "watched, ticks"))
+		if r, err := replay.Run(s, replay.AlwaysOnDemand{Job: s.Job}, start); err != nil || r.Missed {
+			t.Fatalf("on demand alone misses it: %v", err)
+		}
 		planner, err := runpolicy.New(s.Job)
 		if err != nil {
 			t.Fatal(err)
 		}
-		r, err := replay.Run(s, planner, 0)
+		for tick := range replay.First(start, step) {
+			planner.Learn(s.Zones(tick))
+		}
+		r, err := replay.Run(s, planner, start)
 		if err != nil || r.Missed {
 			t.Errorf("finished after %v of %v, missed %v, %v", r.Finish, s.Job.Deadline, r.Missed, err)
 		}

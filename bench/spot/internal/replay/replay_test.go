@@ -50,7 +50,7 @@ func v100(t testing.TB, deadline, restart, move float64, zones ...string) *repla
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := tr.Price(prices); err != nil {
+		if _, err := tr.Price(prices); err != nil {
 			t.Fatal(err)
 		}
 		s.Traces = append(s.Traces, tr)
