@@ -36,7 +36,7 @@ func Frontier[T any](choices []T, objectives []Objective[T]) []int {
 	kept := []int{}
 candidates:
 	for n, c := range choices {
-		next := kept[:0:0]
+		var next []int
 		for _, k := range kept {
 			if Dominates(choices[k], c, objectives) {
 				continue candidates
@@ -45,7 +45,8 @@ candidates:
 				next = append(next, k)
 			}
 		}
-		kept = append(next, n)
+		next = append(next, n)
+		kept = next
 	}
 	return kept
 }

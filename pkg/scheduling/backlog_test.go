@@ -62,7 +62,7 @@ func TestFiftyThousandPodsThatFitNowhereHoldUpNobody(t *testing.T) {
 	}
 	start, tried := time.Now(), tries(t)
 	// Without managed fields, of which each change takes the fake milliseconds.
-	c := startClusterOver(t, scheduling.New, nil, fake.NewSimpleClientset(objects...)) //nolint:staticcheck // as said above
+	c := startClusterOver(t, scheduling.New, nil, fake.NewSimpleClientset(objects...))
 	afterTries(t, tried, backlog)
 	t.Logf("%d pods were tried in %s", backlog, time.Since(start).Round(time.Millisecond))
 

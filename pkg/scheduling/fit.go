@@ -86,6 +86,7 @@ func (f fit) EventsToRegister(ctx context.Context) ([]fwk.ClusterEventWithHint, 
 			e.QueueingHintFn = f.afterNodeChange(e.QueueingHintFn)
 		case fwk.Pod:
 			e.QueueingHintFn = f.afterPodChange(e.QueueingHintFn)
+		default: // as upstream has it
 		}
 	}
 	return events, nil

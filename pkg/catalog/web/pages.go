@@ -207,8 +207,9 @@ type loadLines struct {
 	Lines []compare.Line
 }
 
-// Letter names a configuration where there is no room for its name.
-func (compareView) Letter(n int) string { return string(rune('A' + n)) }
+// Letter names a configuration (there are compare.Most) where there is no room for its
+// name.
+func (compareView) Letter(n int) string { return "ABCDEFGH"[n : n+1] }
 
 // Selected says whether a dimension was asked for.
 func (v compareView) Selected(dimension string) bool { return slices.Contains(v.Filter.By, dimension) }
