@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -102,6 +103,7 @@ func savingsTable(w io.Writer, r catalog.SavingsReport) error {
 		_, err := fmt.Fprintln(w, "No run spent anything in this time.")
 		return err
 	}
+	r = r.InCents()
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(table, "%s\tRUNS\tHOURS\tPAID\tON DEMAND\tSAVED\tAT MOST\tINTERRUPTIONS\tWORK LOST\n", map[catalog.SavingsBy]string{
 		catalog.ByModel: "MODEL", catalog.ByPool: "POOL", catalog.ByNamespace: "NAMESPACE", catalog.ByMonth: "MONTH", catalog.ByRun: "RUN"}[r.By])
@@ -112,11 +114,18 @@ func savingsTable(w io.Writer, r catalog.SavingsReport) error {
 	if err := table.Flush(); err != nil {
 		return err
 	}
-	if r.Total.UnpricedHours > 0 {
-		_, err := fmt.Fprintf(w, "\n%.2f of the hours have no price and are in no sum of money.\n", r.Total.UnpricedHours)
-		return err
+	var notes []string
+	if h := r.Total.UnpricedHours; h > 0 {
+		notes = append(notes, fmt.Sprintf("%.2f of the hours have no price and are in no sum of money.", h))
 	}
-	return nil
+	if h := r.Total.UncomparedHours; h > 0 {
+		notes = append(notes, fmt.Sprintf("%.2f of the hours have no on-demand price: $%.2f were paid for them, and are compared with nothing.", h, r.Total.PaidUSD-r.Total.ComparedUSD))
+	}
+	if len(notes) == 0 {
+		return nil
+	}
+	_, err := fmt.Fprintln(w, "\n"+strings.Join(notes, "\n"))
+	return err
 }
 
 func total(r catalog.SavingsReport) catalog.Savings {

@@ -59,7 +59,7 @@ func TestARunCostsTheHoursOfItsSegmentsAtTheirPrices(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			usd, onDemand, known := catalog.Cost(tt.segments, after(2*time.Hour))
+			usd, onDemand, known := catalog.Cost(tt.segments, nil, after(2*time.Hour))
 			if math.Abs(usd-tt.usd) > 1e-9 || math.Abs(onDemand-tt.onDemand) > 1e-9 || known != tt.known {
 				t.Errorf("cost %v, on demand %v, known %v; want %v, %v, %v", usd, onDemand, known, tt.usd, tt.onDemand, tt.known)
 			}

@@ -58,13 +58,15 @@ type Savings struct {
 	Runs            int     `json:"runs" doc:"Runs that spent something here; a run counts in each line it spent in"`
 	Hours           float64 `json:"hours" doc:"Time paid for, hours"`
 	PaidUSD         float64 `json:"paidUSD" doc:"Σ hours × price, USD"`
+	ComparedUSD     float64 `json:"comparedUSD" doc:"Of paidUSD, what was paid where the on-demand price is known too, USD"`
 	OnDemandUSD     float64 `json:"onDemandUSD" doc:"Σ (hours - work lost) × on-demand price, USD: the same work on capacity that is not interrupted"`
 	BoundUSD        float64 `json:"boundUSD" doc:"Σ (hours - work lost) × price, USD: what would have been paid had nothing been lost"`
-	SavedPercent    float64 `json:"savedPercent" doc:"100 × (1 - paidUSD/onDemandUSD); 0 where onDemandUSD is 0"`
+	SavedPercent    float64 `json:"savedPercent" doc:"100 × (1 - comparedUSD/onDemandUSD); 0 where onDemandUSD is 0"`
 	BoundPercent    float64 `json:"boundPercent" doc:"100 × (1 - boundUSD/onDemandUSD): what the discount allows at most"`
 	Interruptions   int     `json:"interruptions" doc:"Pods that were interrupted"`
 	WorkLostSeconds float64 `json:"workLostSeconds" doc:"Work done twice because of them, seconds"`
-	UnpricedHours   float64 `json:"unpricedHours" doc:"Of the hours, those without both prices; they are in no sum of money"`
+	UnpricedHours   float64 `json:"unpricedHours" doc:"Of the hours, those without a price; they are in no sum of money"`
+	UncomparedHours float64 `json:"uncomparedHours" doc:"Of the hours, those with a price but no on-demand price; they are in paidUSD alone"`
 }
 
 // SavingsReport is what spot capacity saved, line by line and in total.
@@ -93,11 +95,11 @@ func percentSaved(a, b microUSD) float64 {
 
 // ledger adds up items under one key.
 type ledger struct {
-	runs                map[string]bool
-	time, unpriced      time.Duration
-	paid, demand, bound microUSD
-	interruptions       int
-	lostMicroseconds    int64
+	runs                          map[string]bool
+	time, unpriced, uncompared    time.Duration
+	paid, compared, demand, bound microUSD
+	interruptions                 int
+	lostMicroseconds              int64
 }
 
 func (l *ledger) add(item Spending, from, to time.Time, last bool) {
@@ -117,20 +119,25 @@ func (l *ledger) add(item Spending, from, to time.Time, last bool) {
 	if onDemand == 0 && item.Segment.CapacityType == "on-demand" {
 		onDemand = price
 	}
-	if price == 0 || onDemand == 0 {
+	if price == 0 {
 		l.unpriced += duration
 		return
 	}
 	l.paid.add(duration.Hours() * price)
+	if onDemand == 0 {
+		l.uncompared += duration
+		return
+	}
+	l.compared.add(duration.Hours() * price)
 	l.demand.add((duration.Hours() - lost) * onDemand)
 	l.bound.add((duration.Hours() - lost) * price)
 }
 
 func (l *ledger) savings(key string) Savings {
 	return Savings{
-		Key: key, Runs: len(l.runs), Hours: l.time.Hours(), UnpricedHours: l.unpriced.Hours(),
-		PaidUSD: l.paid.dollars(), OnDemandUSD: l.demand.dollars(), BoundUSD: l.bound.dollars(),
-		SavedPercent: percentSaved(l.paid, l.demand), BoundPercent: percentSaved(l.bound, l.demand),
+		Key: key, Runs: len(l.runs), Hours: l.time.Hours(), UnpricedHours: l.unpriced.Hours(), UncomparedHours: l.uncompared.Hours(),
+		PaidUSD: l.paid.dollars(), ComparedUSD: l.compared.dollars(), OnDemandUSD: l.demand.dollars(), BoundUSD: l.bound.dollars(),
+		SavedPercent: percentSaved(l.compared, l.demand), BoundPercent: percentSaved(l.bound, l.demand),
 		Interruptions: l.interruptions, WorkLostSeconds: float64(l.lostMicroseconds) / 1e6,
 	}
 }
@@ -176,6 +183,34 @@ func Save(items []Spending, query SavingsQuery, now time.Time) SavingsReport {
 		slices.SortStableFunc(report.Lines, func(a, b Savings) int { return cmp.Compare(b.PaidUSD, a.PaidUSD) })
 	}
 	return report
+}
+
+// InCents is the report with what was paid and what on demand costs in whole cents that
+// add up as they are printed: the total is rounded, and the lines are rounded so that
+// their sum is the total's (by largest remainder), each to one of its two cents.
+func (r SavingsReport) InCents() SavingsReport {
+	r.Lines = slices.Clone(r.Lines)
+	for _, amount := range []func(*Savings) *float64{
+		func(s *Savings) *float64 { return &s.PaidUSD },
+		func(s *Savings) *float64 { return &s.OnDemandUSD },
+	} {
+		total := int64(math.Round(100 * *amount(&r.Total)))
+		*amount(&r.Total) = float64(total) / 100
+		order := make([]int, len(r.Lines))
+		remainder := make([]microUSD, len(r.Lines))
+		for i := range r.Lines {
+			const cent = 10_000
+			exact := micro(*amount(&r.Lines[i]))
+			order[i], remainder[i] = i, exact%cent
+			total -= int64(exact / cent)
+			*amount(&r.Lines[i]) = float64(exact/cent) / 100
+		}
+		slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(remainder[b], remainder[a]) })
+		for _, i := range order[:min(max(total, 0), int64(len(order)))] {
+			*amount(&r.Lines[i]) = math.Round(100**amount(&r.Lines[i])+1) / 100
+		}
+	}
+	return r
 }
 
 func (s Spending) key(by SavingsBy, at time.Time) string {

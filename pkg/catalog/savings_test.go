@@ -32,7 +32,7 @@ func twoPods() []catalog.Spending {
 func TestSavingsAreReckonedAgainstOnDemandWithoutTheWorkDoneTwice(t *testing.T) {
 	report := catalog.Save(twoPods(), catalog.SavingsQuery{By: catalog.ByModel}, newYear.Add(24*time.Hour))
 	want := catalog.Savings{
-		Runs: 1, Hours: 10, PaidUSD: 20, // 10 h × $2
+		Runs: 1, Hours: 10, PaidUSD: 20, ComparedUSD: 20, // 10 h × $2
 		OnDemandUSD:  47.5,                                  // 9.5 h × $5
 		BoundUSD:     19,                                    // 9.5 h × $2
 		SavedPercent: 100 * (1 - 20/47.5), BoundPercent: 60, // 1 - 2/5
@@ -51,7 +51,7 @@ func near(a, b catalog.Savings) bool {
 	close := func(x, y float64) bool { return math.Abs(x-y) < 1e-9 }
 	return a.Key == b.Key && a.Runs == b.Runs && a.Interruptions == b.Interruptions && close(a.Hours, b.Hours) && close(a.PaidUSD, b.PaidUSD) &&
 		close(a.OnDemandUSD, b.OnDemandUSD) && close(a.BoundUSD, b.BoundUSD) && close(a.SavedPercent, b.SavedPercent) && close(a.BoundPercent, b.BoundPercent) &&
-		close(a.WorkLostSeconds, b.WorkLostSeconds) && close(a.UnpricedHours, b.UnpricedHours)
+		close(a.WorkLostSeconds, b.WorkLostSeconds) && close(a.UnpricedHours, b.UnpricedHours) && close(a.UncomparedHours, b.UncomparedHours) && close(a.ComparedUSD, b.ComparedUSD)
 }
 
 func TestASegmentThatCrossesTheTurnOfAMonthIsSplitThere(t *testing.T) {
@@ -74,10 +74,11 @@ func TestASegmentThatStillRunsIsCountedUntilNowAndOneWithoutAPriceIsSaid(t *test
 	report := catalog.Save([]catalog.Spending{
 		{RunKey: "a", Namespace: "x", Segment: catalog.Segment{CapacityType: "on-demand", USDPerHour: 5, StartedAt: newYear}},
 		{RunKey: "b", Namespace: "x", Segment: catalog.Segment{CapacityType: "spot", OnDemandUSDPerHour: 5, StartedAt: newYear}},
+		{RunKey: "c", Namespace: "x", Segment: catalog.Segment{CapacityType: "spot", USDPerHour: 3, StartedAt: newYear}},
 	}, catalog.SavingsQuery{By: catalog.ByNamespace}, now)
-	want := catalog.Savings{Key: "x", Runs: 2, Hours: 2, UnpricedHours: 1, PaidUSD: 5, OnDemandUSD: 5, BoundUSD: 5}
+	want := catalog.Savings{Key: "x", Runs: 3, Hours: 3, UnpricedHours: 1, UncomparedHours: 1, PaidUSD: 8, ComparedUSD: 5, OnDemandUSD: 5, BoundUSD: 5}
 	if len(report.Lines) != 1 || !near(report.Lines[0], want) {
-		t.Errorf("lines %+v, want %+v: on demand saves nothing, and an hour has no price", report.Lines, want)
+		t.Errorf("lines %+v, want %+v: on demand saves nothing, an hour has no price, and one nothing to compare with", report.Lines, want)
 	}
 }
 
@@ -105,6 +106,22 @@ func TestEveryBreakdownAddsUpToTheSameTotalAndToTheCent(t *testing.T) {
 				t.Errorf("by %s: the lines add up to %d and %d millionths of a dollar, the total says %v and %v", by, paid, demand, report.Total.PaidUSD, report.Total.OnDemandUSD)
 			}
 			totals = append(totals, strconv.FormatInt(paid, 10))
+			printed := report.InCents()
+			cents := func(usd float64) int64 { return int64(math.Round(100 * usd)) }
+			paid, demand = 0, 0
+			for i, l := range printed.Lines {
+				paid += cents(l.PaidUSD)
+				demand += cents(l.OnDemandUSD)
+				if math.Abs(l.PaidUSD-report.Lines[i].PaidUSD) >= 0.0100001 {
+					t.Errorf("by %s: $%v is printed as $%v", by, report.Lines[i].PaidUSD, l.PaidUSD)
+				}
+			}
+			if paid != cents(report.Total.PaidUSD) || demand != cents(report.Total.OnDemandUSD) {
+				t.Errorf("by %s: printed lines add up to %d and %d cents, the total is $%v and $%v", by, paid, demand, report.Total.PaidUSD, report.Total.OnDemandUSD)
+			}
+			if by == catalog.ByRun {
+				eachRunAddsUpToItsLine(t, items, report)
+			}
 		}
 		for _, total := range totals {
 			if total != totals[0] {
@@ -118,5 +135,24 @@ func TestABreakdownThatIsUnknownIsRefusedWithTheOnesThereAre(t *testing.T) {
 	err := catalog.SavingsQuery{By: "colour"}.Validate()
 	if err == nil || !strings.Contains(err.Error(), `"colour"`) || !strings.Contains(err.Error(), "namespace") {
 		t.Errorf("error %v, want one that names the value and the breakdowns", err)
+	}
+}
+
+// eachRunAddsUpToItsLine holds what a run says it cost to the report's line of it.
+func eachRunAddsUpToItsLine(t *rapid.T, items []catalog.Spending, report catalog.SavingsReport) {
+	for _, line := range report.Lines {
+		parts := catalog.Parts{Run: catalog.Run{Status: catalog.Succeeded}}
+		for i, item := range items {
+			if item.RunKey != line.Key {
+				continue
+			}
+			item.Segment.PodUID = strconv.Itoa(i)
+			parts.Segments = append(parts.Segments, item.Segment)
+			parts.Interruptions = append(parts.Interruptions, catalog.Interruption{PodUID: item.Segment.PodUID, WorkLostSeconds: &items[i].WorkLostSeconds})
+		}
+		run := catalog.Describe(parts, newYear.Add(1e4*time.Hour))
+		if math.Round(1e6*run.CostUSD) != math.Round(1e6*line.PaidUSD) || math.Round(1e6*run.OnDemandCostUSD) != math.Round(1e6*line.OnDemandUSD) {
+			t.Errorf("%s says it cost $%v ($%v on demand), the report $%v and $%v", line.Key, run.CostUSD, run.OnDemandCostUSD, line.PaidUSD, line.OnDemandUSD)
+		}
 	}
 }

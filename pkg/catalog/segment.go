@@ -68,22 +68,20 @@ func (s Segment) Duration(now time.Time) time.Duration {
 	return end.Sub(s.StartedAt)
 }
 
-// Cost is what the segments cost in USD, and what they would have cost on
-// demand: Σ hours × price. Segments that still run are counted until now. known
-// is false when a segment that took time has no price, so that the sum is too low.
-func Cost(segments []Segment, now time.Time) (usd, onDemandUSD float64, known bool) {
-	known = true
-	for _, s := range segments {
-		hours := s.Duration(now).Hours()
-		onDemand := s.OnDemandUSDPerHour
-		if onDemand == 0 && s.CapacityType == "on-demand" {
-			onDemand = s.USDPerHour
-		}
-		usd += hours * s.USDPerHour
-		onDemandUSD += hours * onDemand
-		if hours > 0 && (s.USDPerHour == 0 || onDemand == 0) {
-			known = false
+// Cost is what a run's segments cost in USD, and what the same work costs on demand,
+// reckoned as a report on savings does: they add up to its lines. Segments that still
+// run are counted until now. known is false when a segment that took time lacks a
+// price, so that a sum is too low.
+func Cost(segments []Segment, interruptions []Interruption, now time.Time) (usd, onDemandUSD float64, known bool) {
+	items := make([]Spending, len(segments))
+	for n, s := range segments {
+		items[n].Segment = s
+		for _, i := range interruptions {
+			if i.PodUID == s.PodUID && i.WorkLostSeconds != nil {
+				items[n].WorkLostSeconds += *i.WorkLostSeconds
+			}
 		}
 	}
-	return usd, onDemandUSD, known
+	total := Save(items, SavingsQuery{By: ByRun}, now).Total
+	return total.PaidUSD, total.OnDemandUSD, total.UnpricedHours+total.UncomparedHours == 0
 }

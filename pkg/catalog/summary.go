@@ -17,7 +17,7 @@ type Summary struct {
 	WorkLostSeconds   float64   `json:"workLostSeconds" doc:"Work done again because of them, seconds"`
 	DurationSeconds   float64   `json:"durationSeconds" doc:"From the start of the first pod to the end of the last, or until now, seconds"`
 	CostUSD           float64   `json:"costUSD" doc:"Σ over segments of hours × price, USD"`
-	OnDemandCostUSD   float64   `json:"onDemandCostUSD" doc:"The same hours at the on-demand price, USD"`
+	OnDemandCostUSD   float64   `json:"onDemandCostUSD" doc:"Σ (hours - work lost) × on-demand price, USD: the same work on capacity that is not interrupted"`
 	CostKnown         bool      `json:"costKnown" doc:"Every segment has both prices; otherwise the sums are too low"`
 	ResultCount       int       `json:"resultCount" doc:"Measured points"`
 	EnergyJoules      float64   `json:"energyJoules,omitempty" doc:"Energy of its GPUs, joules"`
@@ -68,7 +68,7 @@ func Describe(p Parts, now time.Time) Detail {
 		d.EnergyJoules += t.EnergyJoules()
 	}
 	d.DurationSeconds = duration(p.Run, segments, now).Seconds()
-	d.CostUSD, d.OnDemandCostUSD, d.CostKnown = Cost(segments, now)
+	d.CostUSD, d.OnDemandCostUSD, d.CostKnown = Cost(segments, interruptions, now)
 	if len(segments) == 0 {
 		d.CostKnown = false
 	}

@@ -408,10 +408,11 @@ func (h *Handler) serveSavings(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, err)
 		return
 	}
-	v := savingsView{page: page{"Savings", "savings"}, SavingsReport: report, Cost: money{report.Total.PaidUSD, report.Total.OnDemandUSD, true},
+	report = report.InCents()
+	v := savingsView{page: page{"Savings", "savings"}, SavingsReport: report, Cost: money{report.Total.ComparedUSD, report.Total.OnDemandUSD, true},
 		Ways: []catalog.SavingsBy{catalog.ByModel, catalog.ByPool, catalog.ByNamespace, catalog.ByMonth, catalog.ByRun}}
 	for _, line := range report.Lines {
-		v.Lines = append(v.Lines, savingsRow{line, money{line.PaidUSD, line.OnDemandUSD, line.OnDemandUSD > 0}})
+		v.Lines = append(v.Lines, savingsRow{line, money{line.ComparedUSD, line.OnDemandUSD, line.OnDemandUSD > 0}})
 	}
 	h.render(w, r, "savings", http.StatusOK, v)
 }
