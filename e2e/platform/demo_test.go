@@ -141,8 +141,9 @@ func TestAnInterruptedBenchmarkIsFinishedElsewhereAndNothingIsLost(t *testing.T)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if run.Status == catalog.Succeeded && math.Abs(run.CostUSD-p.PaidUSD) > 0.005 {
-				t.Errorf("%s: $%.4f paid says the report, $%.4f the run", p.Key, p.PaidUSD, run.CostUSD)
+			const micro = 1e-6
+			if run.Status == catalog.Succeeded && (math.Abs(run.CostUSD-p.PaidUSD) >= micro || math.Abs(run.OnDemandCostUSD-p.OnDemandUSD) >= micro) {
+				t.Errorf("%s: $%v paid and $%v on demand says the report, $%v and $%v the run", p.Key, p.PaidUSD, p.OnDemandUSD, run.CostUSD, run.OnDemandCostUSD)
 			}
 			if p.SavedPercent > p.BoundPercent+1e-9 || p.UnpricedHours > 0 {
 				t.Errorf("%s: %+v saved more than the discount allows, or has no price", p.Key, p)
