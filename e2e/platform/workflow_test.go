@@ -93,7 +93,13 @@ func (a *argo) sweep(name string, change func(sweep, spec map[string]any)) {
 	}
 	spec["arguments"] = map[string]any{"parameters": arguments}
 	for _, t := range spec["templates"].([]any) {
-		if template := t.(map[string]any); template["name"] == "sweep" && change != nil {
+		template := t.(map[string]any)
+		if template["name"] != "sweep" {
+			continue
+		}
+		// What other tests have taught the catalog of these GPUs does not matter here.
+		unstructured.RemoveNestedField(template, "metadata", "annotations", "spotbench.dev/max-interruption-risk")
+		if change != nil {
 			change(template, spec)
 		}
 	}
