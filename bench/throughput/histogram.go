@@ -41,6 +41,9 @@ func (h histogram) since(before histogram) histogram {
 	return out
 }
 
+// total is how many observations there are.
+func (h histogram) total() uint64 { return h[math.Inf(1)] }
+
 // quantile is Prometheus' estimate: linear within the bucket, NaN without
 // observations, and the highest finite bound when it lies above that.
 func (h histogram) quantile(q float64) float64 {

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime/debug"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -32,11 +31,6 @@ import (
 	"github.com/spotbench/spotbench/pkg/version"
 )
 
-// garbage is how much, in percent of what is in use, may gather before it is
-// collected. Decisions cost little time and leave a lot of it; Go's own 100 would make
-// the process a third larger. The variable GOGC overrides it.
-const garbage = 50
-
 // unwoken is after how long a pod is tried again that nothing woke. It is a net under
 // the hints; with kube-scheduler's own 5m, tens of thousands of pods that wait keep the
 // queue busy for nothing, and a new pod waits behind them. The flag
@@ -44,9 +38,6 @@ const garbage = 50
 const unwoken = 30 * time.Minute
 
 func main() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(garbage)
-	}
 	os.Exit(cli.Run(command()))
 }
 

@@ -45,10 +45,11 @@ func (e *Engine) solve(steps int, length float64) {
 	}
 	p.like = alike(len(e.kinds), e.demand.classes)
 	p.pressure = e.pressure(scale)
+	standing := e.standing()
 	for step := range steps {
 		length := length * math.Pow(lastLength/length, float64(step)/float64(steps))
 		e.fillTables()
-		placedCores := e.place()
+		placedCores := e.place(standing)
 		for _, c := range e.demand.classes {
 			excess := (c.placed - c.demand) / max(c.placed, c.demand, 1e-9)
 			c.discount = min(max(c.discount+length*c.worth*excess, 0), c.worth)
@@ -101,9 +102,36 @@ func (e *Engine) fillTables() {
 	}
 }
 
+// standing is how many machines are in a state, and their free cores together.
+type standing struct {
+	state
+
+	machines, cores float64
+}
+
+// standing has the machines by their states, which stay what they are while prices are
+// made: most of a large cluster's machines are in one of a few.
+func (e *Engine) standing() []standing {
+	var all []standing
+	known := map[state]int{}
+	for _, m := range e.machines {
+		var s state
+		s.of(e.prices.like[m.kind], math.Floor(m.freeCores), m.freeGPU)
+		at, ok := known[s]
+		if !ok {
+			at = len(all)
+			known[s] = at
+			all = append(all, standing{state: s})
+		}
+		all[at].machines++
+		all[at].cores += max(m.freeCores, 0)
+	}
+	return all
+}
+
 // place says how much of each class the soft packings of the present state hold, and
 // returns the cores left to pods without GPUs.
-func (e *Engine) place() (spareCores float64) {
+func (e *Engine) place(machines []standing) (spareCores float64) {
 	type holding struct {
 		idle  [MostGPUs + 1]float64
 		parts [slots + 1]float64
@@ -111,19 +139,18 @@ func (e *Engine) place() (spareCores float64) {
 	}
 	p := e.prices
 	held := make([][len(corePrices)]*holding, len(e.kinds))
-	var s state
-	for _, m := range e.machines {
-		s.of(p.like[m.kind], m.freeCores, m.freeGPU)
-		_, k := p.potential(&s)
+	for i := range machines {
+		s := &machines[i]
+		_, k := p.potential(&s.state)
 		h := held[s.kind][k]
 		if h == nil {
 			h = &holding{}
 			held[s.kind][k] = h
 		}
-		h.idle[s.idle]++
+		h.idle[s.idle] += s.machines
 		h.cores += s.cores
 		for _, r := range s.parts[:s.n] {
-			h.parts[r]++
+			h.parts[r] += s.machines
 		}
 	}
 	for _, c := range e.demand.classes {
