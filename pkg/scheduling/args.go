@@ -108,18 +108,12 @@ func (a Args) validate() error {
 	return errors.Join(problems...)
 }
 
-// oldPrices says which prices of the book are too old at a time, "" for none.
-func (a Args) oldPrices(prices pricing.Book, now time.Time) string {
-	limit := 30 * 24 * time.Hour
-	if a.PriceMaxAge != nil {
-		limit = a.PriceMaxAge.Duration
+// priceMaxAge is the age from which a price is old.
+func (a Args) priceMaxAge() time.Duration {
+	if a.PriceMaxAge == nil {
+		return 30 * 24 * time.Hour
 	}
-	old := prices.OlderThan(now.Add(-limit))
-	if len(old) == 0 {
-		return ""
-	}
-	return fmt.Sprintf("%d of %d prices are older than %s, the oldest (%s) is of %s: fetch new ones with `kubectl spotbench prices`",
-		len(old), prices.Len(), limit, old[0].Pool(), old[0].AsOf.Format(time.DateOnly))
+	return a.PriceMaxAge.Duration
 }
 
 func (a Args) riskRefresh() time.Duration {

@@ -27,10 +27,21 @@ var (
 		StabilityLevel: metrics.ALPHA,
 	})
 
+	oldestPrice = metrics.NewGauge(&metrics.GaugeOpts{
+		Name:           "spotbench_scheduler_oldest_price_timestamp_seconds",
+		Help:           "When the oldest price of the price book was true, Unix time; 0 without a price book.",
+		StabilityLevel: metrics.ALPHA,
+	})
+	oldPrices = metrics.NewGauge(&metrics.GaugeOpts{
+		Name:           "spotbench_scheduler_old_prices",
+		Help:           "Prices of the price book that are older than args.priceMaxAge now.",
+		StabilityLevel: metrics.ALPHA,
+	})
+
 	gpuGauges gpuCollector
 
 	registerMetrics = sync.OnceFunc(func() {
-		legacyregistry.MustRegister(refusals, placements, risksRefreshed)
+		legacyregistry.MustRegister(refusals, placements, risksRefreshed, oldestPrice, oldPrices)
 		legacyregistry.CustomMustRegister(&gpuGauges)
 	})
 )

@@ -14,6 +14,8 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/component-base/metrics/legacyregistry"
+
+	"github.com/spotbench/spotbench/pkg/pricing"
 )
 
 // metric reads one series; NaN where there is none.
@@ -96,6 +98,33 @@ func TestGPUsAndCostsAreMeasuredByModel(t *testing.T) {
 	c.refused("h200", "wanted H200-141GB")
 	if got := metric(t, "spotbench_scheduler_refusals_total", labels) - before; got != 1 {
 		t.Errorf("the L4 node was refused %v times, want once", got)
+	}
+}
+
+func TestPricesThatGrowOldUnderARunningSchedulerAreMeasured(t *testing.T) {
+	text, err := os.ReadFile(manifests + "prices.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	book, err := pricing.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The oldest are at the limit a few seconds after the start.
+	oldest := book.OlderThan(time.Now())[0].AsOf
+	limit := time.Since(oldest) + 5*time.Second
+	startClusterWith(t, []string{"priceMaxAge: " + limit.String()}, reference()...)
+	if got := metric(t, "spotbench_scheduler_oldest_price_timestamp_seconds", nil); got != float64(oldest.Unix()) {
+		t.Errorf("the oldest price is of %v, want %v (%s)", got, oldest.Unix(), oldest)
+	}
+	if got := metric(t, "spotbench_scheduler_old_prices", nil); got != 0 {
+		t.Fatalf("%v old prices at the start, want none", got)
+	}
+	want := float64(len(book.OlderThan(oldest.Add(time.Second))))
+	for deadline := time.Now().Add(10 * time.Second); metric(t, "spotbench_scheduler_old_prices", nil) != want; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%v old prices once the oldest reached the limit, want %v", metric(t, "spotbench_scheduler_old_prices", nil), want)
+		}
 	}
 }
 

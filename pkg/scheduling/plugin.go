@@ -85,9 +85,6 @@ func New(ctx context.Context, obj runtime.Object, handle framework.Handle) (fram
 	if prices.Len() == 0 {
 		logger.Info("No price book: nodes are ranked by expected time, and placements have no cost", "plugin", Name, "field", "args.pricesFile")
 	}
-	if old := args.oldPrices(prices, time.Now()); old != "" {
-		logger.Info("Old prices: "+old, "plugin", Name, "field", "args.pricesFile")
-	}
 	models, err := openNodeModels(handle.SharedInformerFactory())
 	if err != nil {
 		return nil, err
@@ -108,6 +105,7 @@ func New(ctx context.Context, obj runtime.Object, handle framework.Handle) (fram
 		return nil, err
 	}
 	registerMetrics()
+	go watchPrices(ctx, prices, args.priceMaxAge())
 	gpuGauges.follow(handle.SharedInformerFactory(), nodes, devices)
 	p := &Plugin{handle: handle, models: models, waiting: waiting, fleet: nodes, devices: devices, prices: prices, hazards: hazards, assumptions: args.Assumptions(), now: time.Now, logger: logger, bindings: newGate(mostBindings), alarms: map[types.UID]alarm{}}
 	p.stopAlarms(ctx)
