@@ -58,14 +58,21 @@ func (p *Planner) Decide(v View) Placement {
 	return p.choose(v, fallback)
 }
 
-// homeOf is the zone with the data; before the first start the zone where, by price
-// and by how long capacity lasts, it would best be.
+// homeOf is the zone that the plan sees best, with its age: the one with the data while
+// it has capacity. While it has none, it is the best zone that has and that the data can
+// be taken to for nothing: whether to take what just came up must be weighed with its own
+// age on both sides, else waiting looks better than it is, by what the average of a class
+// has over this one. Before the first start it is the zone where, by price and by how long
+// capacity lasts, it would best be.
 func (p *Planner) homeOf(v View) int {
-	if v.Data >= 0 {
+	if v.Data >= 0 && v.Zones[v.Data].SpotUp {
 		return v.Data
 	}
-	best, least := 0, math.Inf(1)
-	for i := range v.Zones {
+	best, least := max(v.Data, 0), math.Inf(1)
+	for i, z := range v.Zones {
+		if v.Data >= 0 && (!z.SpotUp || p.job.MoveUSD > 0 && z.Region != v.Zones[v.Data].Region) {
+			continue
+		}
 		if cost := p.hourly(v, i); cost < least {
 			best, least = i, cost
 		}
@@ -248,7 +255,7 @@ func (p *Planner) expected(v View, timeLeft, slack float64, next Placement, doin
 	elsewhere := p.plan.beyond()
 	for c := p.plan.beyond(); c > 0; c-- {
 		for _, z := range p.plan.classes[c].zones {
-			if v.Zones[z].SpotUp && (doing < away || z != next.Zone) {
+			if v.Zones[z].SpotUp {
 				elsewhere = c - 1
 			}
 		}
@@ -259,13 +266,20 @@ func (p *Planner) expected(v View, timeLeft, slack float64, next Placement, doin
 		_, _, lost = p.market.next(next.Zone, p.job.Step)
 	}
 	value := func(home int) float64 {
-		then := doing
-		if doing == atHome && home >= risk.Pieces {
-			then = waiting
+		switch {
+		case doing == atHome && home >= risk.Pieces:
+			return p.plan.at(timeLeft, slack, home, elsewhere, waiting)
+		case doing < away:
+			return p.plan.at(timeLeft, slack, home, elsewhere, doing)
 		}
-		kept := p.plan.at(timeLeft, slack, home, elsewhere, then)
-		if lost == 0 {
-			return kept
+		kept := p.plan.at(timeLeft, slack, home, elsewhere, doing)
+		if elsewhere == doing-away {
+			// Seen as coarsely as the plan sees waiting for this class: who knew more of
+			// what is taken than of what is waited for would wait too long.
+			kept = 0
+			for other, q := range p.plan.taken[elsewhere] {
+				kept += q * p.plan.at(timeLeft, slack, home, other, doing)
+			}
 		}
 		return (1-lost)*kept + lost*p.plan.at(timeLeft, slack, home, elsewhere, waiting)
 	}

@@ -43,6 +43,24 @@ func TestOursIsCheaperThanThePublishedPoliciesOverThreeZones(t *testing.T) {
 	}
 }
 
+func TestOursIsCheaperThanUniformProgressWhereCapacityOfOneRegionFlickers(t *testing.T) {
+	s := v100(t, 36, 0.05, 0, "us-east-1a", "us-east-1c", "us-east-1d", "us-east-1f")
+	s.Job.Work = hours(24)
+	ours, uniform := 0.0, 0.0
+	for start := time.Duration(0); s.Fits(start); start += hours(60) {
+		for policy, total := range map[runpolicy.Policy]*float64{watched(t, s, start): &ours, &replay.UniformProgress{Job: s.Job}: &uniform} {
+			r, err := replay.Run(s, policy, start)
+			if err != nil || r.Missed {
+				t.Fatalf("from %v: missed %v, %v", start, r.Missed, err)
+			}
+			*total += r.CostUSD
+		}
+	}
+	if ours >= uniform {
+		t.Errorf("%.2f USD in all, Uniform Progress %.2f", ours, uniform)
+	}
+}
+
 func TestNoDeadlineThatOnDemandCapacityCouldMeetIsMissed(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		const ticks = 400
