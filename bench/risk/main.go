@@ -6,10 +6,12 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"strings"
 	"text/tabwriter"
@@ -38,6 +40,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 	part := fs.Float64("learn", 0.5, "part of each recording to learn from; the rest is predicted")
 	band := fs.String("band", ">20%", "band of the Spot Instance Advisor that lists the pools")
 	draw := fs.String("draw", "", "write the reliability plot to this file (.svg or .png)")
+	file := fs.String("json", "", "write the scores to this file as JSON; - for the output")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
@@ -70,17 +73,55 @@ func run(args []string, stdout, stderr io.Writer) error {
 	if err := table(stdout, scores); err != nil {
 		return err
 	}
+	if *file != "" {
+		if err := writeJSON(*file, stdout, scores); err != nil {
+			return err
+		}
+	}
 	if *draw != "" {
 		return plotReliability(*draw, scores)
 	}
 	return nil
 }
 
+// row is a score as JSON.
+type row struct {
+	HorizonHours float64 `json:"horizonHours"`
+	Model        string  `json:"model"`
+	Predictions  int     `json:"predictions"`
+	Predicted    float64 `json:"predicted"`
+	Observed     float64 `json:"observed"`
+	Brier        float64 `json:"brier"`
+	// ByAgeLess is the score by age less this one, StandardError that of the difference.
+	ByAgeLess     float64 `json:"byAgeLess"`
+	StandardError float64 `json:"standardError"`
+}
+
+func writeJSON(file string, stdout io.Writer, scores []calibration.Score) error {
+	rows := make([]row, len(scores))
+	for i, s := range scores {
+		rows[i] = row{s.Horizon.Hours(), s.Predictor, s.N, s.Predicted, s.Observed, s.Brier, s.Against, s.StandardError}
+		if math.IsInf(s.StandardError, 0) || math.IsNaN(s.StandardError) {
+			return fmt.Errorf("%s at %s: all predictions lie in one day, which says nothing of how days differ; give longer recordings", s.Predictor, short(s.Horizon))
+		}
+	}
+	data, err := json.MarshalIndent(rows, "", "  ")
+	if err != nil {
+		return err
+	}
+	data = append(data, '\n')
+	if file == "-" {
+		_, err = stdout.Write(data)
+		return err
+	}
+	return os.WriteFile(file, data, 0o644)
+}
+
 func table(w io.Writer, scores []calibration.Score) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "horizon\tmodel\tpredictions\tpredicted\tobserved\tBrier\t")
+	fmt.Fprintln(t, "horizon\tmodel\tpredictions\tpredicted\tobserved\tBrier\tby age less this\tstandard error\t")
 	for _, s := range scores {
-		fmt.Fprintf(t, "%s\t%s\t%d\t%.3f\t%.3f\t%.4f\t\n", short(s.Horizon), s.Predictor, s.N, s.Predicted, s.Observed, s.Brier)
+		fmt.Fprintf(t, "%s\t%s\t%d\t%.3f\t%.3f\t%.4f\t%+.4f\t%.4f\t\n", short(s.Horizon), s.Predictor, s.N, s.Predicted, s.Observed, s.Brier, s.Against, s.StandardError)
 	}
 	return t.Flush()
 }

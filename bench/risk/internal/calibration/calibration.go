@@ -75,6 +75,9 @@ type Score struct {
 	// Brier is the mean squared difference between prediction and outcome, from 0
 	// (perfect) to 1.
 	Brier float64
+	// Against is by how much the first predictor's score is better (below 0) or worse, with
+	// the standard error of that difference: beyond two of them it is hardly chance.
+	Against, StandardError float64
 	// Predictions, their mean and the share that came true.
 	N                   int
 	Predicted, Observed float64
@@ -90,19 +93,61 @@ type Score struct {
 func Evaluate(traces []trace.Trace, part float64, predictors []Predictor) []Score {
 	var scores []Score
 	for _, horizon := range Horizons {
+		var first []block
 		for _, p := range predictors {
-			scores = append(scores, evaluate(traces, part, p, horizon))
+			s, blocks := evaluate(traces, part, p, horizon)
+			if first == nil {
+				first = blocks
+			}
+			s.Against, s.StandardError = paired(first, blocks)
+			scores = append(scores, s)
 		}
 	}
 	return scores
 }
 
-func evaluate(traces []trace.Trace, part float64, p Predictor, horizon time.Duration) Score {
+// block is the squared errors of one pool in one stretch of time.
+type block struct{ n, errors float64 }
+
+// blockLength of a block: outcomes of hours beside each other are of the same
+// interruption, and a day of a pool has little to do with another.
+const blockLength = 24 * time.Hour
+
+// paired is the mean difference of squared errors between two predictors on the same
+// predictions, and its standard error, in which a block counts as one draw (a ratio of
+// sums over blocks).
+func paired(first, other []block) (difference, standardError float64) {
+	n, sum, used := 0.0, 0.0, 0.0
+	for i, b := range first {
+		n += b.n
+		sum += b.errors - other[i].errors
+		if b.n > 0 {
+			used++
+		}
+	}
+	if n == 0 {
+		return 0, 0
+	}
+	difference = sum / n
+	squares := 0.0
+	for i, b := range first {
+		d := b.errors - other[i].errors - difference*b.n
+		squares += d * d
+	}
+	// One block says nothing of how blocks differ.
+	return difference, math.Sqrt(squares*used/math.Max(used-1, 0)) / n
+}
+
+func evaluate(traces []trace.Trace, part float64, p Predictor, horizon time.Duration) (Score, []block) {
 	s := Score{Predictor: p.Name, Horizon: horizon}
+	var blocks []block
 	for pool, t := range traces {
 		held := int(part * float64(len(t.Up)))
 		every := max(int(time.Hour/t.Gap), 1)
 		ahead := int(math.Ceil(horizon.Seconds() / t.Gap.Seconds()))
+		perBlock := max(int(max(blockLength, horizon)/t.Gap), 1)
+		before := len(blocks)
+		blocks = append(blocks, make([]block, (len(t.Up)-held)/perBlock+1)...)
 		spells(t, 0, len(t.Up), func(tick int, age time.Duration, _ bool) {
 			if tick < held || (tick-held)%every != 0 || tick+ahead >= len(t.Up) {
 				return
@@ -116,7 +161,10 @@ func evaluate(traces []trace.Trace, part float64, p Predictor, horizon time.Dura
 			}
 			predicted := p.Probability(pool, age, horizon)
 			s.N++
-			s.Brier += (predicted - outcome) * (predicted - outcome)
+			squared := (predicted - outcome) * (predicted - outcome)
+			s.Brier += squared
+			blocks[before+(tick-held)/perBlock].n++
+			blocks[before+(tick-held)/perBlock].errors += squared
 			s.Predicted += predicted
 			s.Observed += outcome
 			b := &s.Bin[min(int(predicted*Bins), Bins-1)]
@@ -132,7 +180,7 @@ func evaluate(traces []trace.Trace, part float64, p Predictor, horizon time.Dura
 			b.Predicted, b.Observed = b.Predicted/float64(b.N), b.Observed/float64(b.N)
 		}
 	}
-	return s
+	return s, blocks
 }
 
 // Merge adds the scores of another set of recordings.
@@ -145,6 +193,8 @@ func Merge(a, b []Score) []Score {
 		o := b[i]
 		n, m := float64(s.N), float64(o.N)
 		mean := func(x, y float64) float64 { return (n*x + m*y) / math.Max(n+m, 1) }
+		s.Against = mean(s.Against, o.Against)
+		s.StandardError = math.Hypot(n*s.StandardError, m*o.StandardError) / math.Max(n+m, 1)
 		s.Brier, s.Predicted, s.Observed, s.N = mean(s.Brier, o.Brier), mean(s.Predicted, o.Predicted), mean(s.Observed, o.Observed), s.N+o.N
 		for j := range s.Bin {
 			x, y := s.Bin[j], o.Bin[j]

@@ -79,3 +79,29 @@ func TestAScoreIsTheMeanSquaredDifferenceAndBinsKeepTheirMeans(t *testing.T) {
 		t.Errorf("the bin from 0.5: %+v, want all four predictions", b)
 	}
 }
+
+func TestTheDifferenceOfTwoScoresHasAStandardErrorOverDaysAndNotOverHours(t *testing.T) {
+	// Up for two days and away for one, again and again, at one tick an hour.
+	var up []bool
+	for hour := range 100 * 24 {
+		up = append(up, hour > 0 && hour/24%3 != 2)
+	}
+	tr := trace.Trace{Gap: time.Hour, Up: up}
+	fixed := func(name string, p float64) calibration.Predictor {
+		return calibration.Predictor{Name: name, Probability: func(int, time.Duration, time.Duration) float64 { return p }}
+	}
+	scores := calibration.Evaluate([]trace.Trace{tr}, 0, []calibration.Predictor{fixed("first", 0.1), fixed("same", 0.1), fixed("worse", 0.9)})
+	if s := score(t, scores, "same", time.Hour); s.Against != 0 || s.StandardError != 0 {
+		t.Errorf("against one that says the same: %v ± %v, want 0 ± 0", s.Against, s.StandardError)
+	}
+	first, worse := score(t, scores, "first", 24*time.Hour), score(t, scores, "worse", 24*time.Hour)
+	if math.Abs(worse.Against-(first.Brier-worse.Brier)) > 1e-12 {
+		t.Errorf("difference %v of scores %v and %v", worse.Against, first.Brier, worse.Brier)
+	}
+	// Hours of a day have about the same outcome, so that a day counts as one draw:
+	// errors differ by (0.1-y)²-(0.9-y)², -0.8 or 0.8 as y is 0 or 1.
+	naive := 0.8 / math.Sqrt(float64(worse.N))
+	if worse.StandardError < 3*naive || worse.StandardError > 0.8/math.Sqrt(30) {
+		t.Errorf("standard error %v; over hours it would be %v, over 66 days at most %v", worse.StandardError, naive, 0.8/math.Sqrt(30))
+	}
+}
