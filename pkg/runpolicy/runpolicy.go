@@ -152,7 +152,11 @@ func (p *Planner) choose(v View, fallback Placement) Placement {
 		consider(v.Current)
 	}
 	consider(fallback)
-	consider(Placement{})
+	// Spot capacity that runs is not given up to wait: the price it is to be started again
+	// for would be paid for no more than the average of others looking better than itself.
+	if v.Current.Capacity != Spot || v.Zones[v.Current.Zone].SpotUSDPerHour >= v.Zones[fallback.Zone].OnDemandUSDPerHour {
+		consider(Placement{})
+	}
 	for i, z := range v.Zones {
 		next := Placement{Capacity: Spot, Zone: i}
 		if z.SpotUp && z.SpotUSDPerHour < v.Zones[fallback.Zone].OnDemandUSDPerHour && p.worthwhile(v, next) {
