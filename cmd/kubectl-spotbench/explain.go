@@ -189,7 +189,7 @@ func (e explanation) pendingTable(w io.Writer, is string) error {
 		say("Pod %s/%s is held: %s.\nWithout that:\n\n", e.Namespace, e.Pod, e.Problem)
 	}
 	if e.Decision.Feasible() {
-		say("Pod %s/%s is pending, and %s will do: it is about to be placed, if nothing else is in the way.\n\n", e.Namespace, e.Pod, e.Decision.Node)
+		say("Pod %s/%s is pending, and %s will do: it is about to be placed, if nothing else is in the way%s.\n\n", e.Namespace, e.Pod, e.Decision.Node, inTime(*e.Decision, "; there it "))
 		lines = append(lines, candidatesTable(w, *e.Decision))
 	} else {
 		say("Pod %s/%s %s: none of %s will do.\n", e.Namespace, e.Pod, is, count(len(e.Decision.Refused), "node"))

@@ -7,10 +7,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -376,6 +378,31 @@ L4-24GB (spot g6.12xlarge us-east-1c): gpu-l4-1
 note: Pod big: schedulerName is "", so that Spotbench would not place it; write "spotbench", or use kubectl spotbench render
 note: 2 pods wait already; what of them is placed first may take the room
 `, notes.String())
+}
+
+func TestSimulateSaysHowProbablyADeadlineIsMet(t *testing.T) {
+	const file = `apiVersion: v1
+kind: Pod
+metadata:
+  name: due
+  annotations: {spotbench.dev/gpu-model: H100-80GB, spotbench.dev/expected-duration: 1h, spotbench.dev/deadline: "%s"}
+spec:
+  schedulerName: spotbench
+  tolerations: [{key: nvidia.com/gpu, operator: Exists}]
+  containers: [{name: eval, image: registry/vllm-bench:v1, resources: {limits: {nvidia.com/gpu: 2}}}]
+`
+	streams, _, out, _ := genericiooptions.NewTestIOStreams()
+	cmd := command(streams)
+	deadline := platform().Time.Add(80 * time.Minute).UTC().Format(time.RFC3339)
+	cmd.SetArgs([]string{"simulate", "-n", "bench", "-f", written(t, fmt.Sprintf(file, deadline)), "--snapshot", saved(t, platform())})
+	if err := cmd.ExecuteContext(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	// exp(-0.229) = 0.795 are not interrupted in the hour. Who is in the first 17 minutes
+	// (0.063) still has the hour after a restart of three, and 0.795 of these get through.
+	if !regexp.MustCompile(`; meets its deadline with probability 0\.8[45]\n`).MatchString(out.String()) {
+		t.Errorf("no probability of 0.795 + 0.063·0.795 = 0.845 in\n%s", out)
+	}
 }
 
 func TestSimulateReadsEverythingWithAPodTemplate(t *testing.T) {

@@ -170,9 +170,17 @@ func decisionsTable(w io.Writer, decisions []snapshot.Decision) error {
 		}
 		c := d.Candidates[0]
 		fmt.Fprintf(table, "%s/%s\t%s\t%s\t%s\t%.1f %%\t%s\t%s\t%s\n", d.Namespace, d.Pod, d.Node, dash(c.GPUModel), c.Pool.CapacityType,
-			100*c.InterruptionRisk, hours(c.ExpectedHours), dollars(c.ExpectedCostUSD), d.Reason)
+			100*c.InterruptionRisk, hours(c.ExpectedHours), dollars(c.ExpectedCostUSD), d.Reason+inTime(d, "; "))
 	}
 	return table.Flush()
+}
+
+// inTime says how probably a pod with a deadline meets it, "" for one without.
+func inTime(d snapshot.Decision, before string) string {
+	if d.InTime == nil {
+		return ""
+	}
+	return fmt.Sprintf("%smeets its deadline with probability %.2f", before, *d.InTime)
 }
 
 // why counts what keeps the nodes, in one line.

@@ -3,6 +3,7 @@
 package placement_test
 
 import (
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -80,6 +81,34 @@ func TestNobodyWaitsForSpotThatWouldNotBeTakenBeforeOnDemand(t *testing.T) {
 // TestNoDeadlineIsMissedWhereverTheSpotNodeIsTakenBack plays against an opponent who
 // takes the spot node back, without a notice, at the moment of his choice, as often as
 // the run goes there again. On demand alone would have met the deadline.
+func TestHowProbablyADeadlineIsMetIsWhatTheHazardLeaves(t *testing.T) {
+	at := func(hazard risk.Hazard) placement.Node { return node("spot", "A100-80GB", 80*gib, spot(hazard)) }
+	onDemand := node("od", "A100-80GB", 80*gib, nil)
+	whole := func(s *benchspec.Spec) { s.CheckpointPath = "" }
+	for name, c := range map[string]struct {
+		request placement.Request
+		node    placement.Node
+		want    float64
+	}{
+		// A minute to spare and a restart of three: one interruption is too late.
+		"an hour in 61 minutes at one interruption in two hours: exp(-1/2)": {due(61*time.Minute, whole), at(0.5), math.Exp(-0.5)},
+		"on demand, which is never interrupted, with a minute to spare":     {due(61*time.Minute, whole), onDemand, 1},
+		"less time than work, on demand too":                                {due(59*time.Minute, whole), onDemand, 0},
+		"an hour in a day at one interruption in two hours":                 {due(24*time.Hour, nil), at(0.5), 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, ok := placement.InTime(c.request, c.node)
+			if !ok || math.Abs(got-c.want) > 0.005 {
+				t.Errorf("probability %.4f (%v), want %.4f", got, ok, c.want)
+			}
+		})
+	}
+	none := due(time.Hour, func(s *benchspec.Spec) { s.Deadline = time.Time{} })
+	if p, ok := placement.InTime(none, onDemand); ok {
+		t.Errorf("without a deadline: probability %v, want none", p)
+	}
+}
+
 func TestNoDeadlineIsMissedWhereverTheSpotNodeIsTakenBack(t *testing.T) {
 	cheap := node("spot", "A100-80GB", 80*gib, func(n *placement.Node) { n.USDPerHour = 1 })
 	dear := node("od", "A100-80GB", 80*gib, nil)

@@ -170,16 +170,7 @@ func (e Estimate) PriceKnown() bool { return e.USDPerHour > 0 }
 // those of all cards (1g.10gb of eight A100: 1/56), for a share of a card that of all
 // shares.
 func Reckon(r Request, n Node) Estimate {
-	run := risk.Run{
-		Work:           r.work(),
-		Resumable:      r.Spec.Resumable(),
-		CheckpointCost: r.Assumptions.CheckpointCost,
-		NoticeSaves:    r.Assumptions.NoticeSaves,
-		Restart:        r.Assumptions.RestartCost,
-	}
-	if !r.Spec.CheckpointInterval.Auto {
-		run.Interval = r.Spec.CheckpointInterval.Every
-	}
+	run := r.run()
 	hazard := n.hazardOver(run.Work)
 	e := Estimate{Risk: hazard.Interruption(run.Work), Hours: risk.ExpectedHours(hazard, run), Overrun: overrun(r, n, run, hazard)}
 	share := n.share(r.GPUs)
@@ -191,4 +182,33 @@ func Reckon(r Request, n Node) Estimate {
 	}
 	e.OnDemandCostUSD = run.Work.Hours() * e.OnDemandUSDPerHour
 	return e
+}
+
+// run is what is to be finished, as package risk reckons with it.
+func (r Request) run() risk.Run {
+	run := risk.Run{
+		Work:           r.work(),
+		Resumable:      r.Spec.Resumable(),
+		CheckpointCost: r.Assumptions.CheckpointCost,
+		NoticeSaves:    r.Assumptions.NoticeSaves,
+		Restart:        r.Assumptions.RestartCost,
+	}
+	if !r.Spec.CheckpointInterval.Auto {
+		run.Interval = r.Spec.CheckpointInterval.Every
+	}
+	return run
+}
+
+// InTime is the probability, from 0 to 1, that a run that starts on a node now meets its
+// deadline, if it goes on on capacity like it whenever it is interrupted; ok is false for
+// one without a deadline. It takes milliseconds: it is for telling people, not for ranking.
+func InTime(r Request, n Node) (probability float64, ok bool) {
+	if r.Spec.Deadline.IsZero() {
+		return 0, false
+	}
+	run, left := r.run(), r.Spec.Deadline.Sub(r.Now)
+	if run.Work > left {
+		return 0, true
+	}
+	return risk.Foresee(n.hazardOver(run.Work), run, left).Probability(left), true
 }

@@ -23,6 +23,9 @@ type Decision struct {
 	Node string `json:"node,omitempty"`
 	// Reason is one sentence: why this node, or why none.
 	Reason string `json:"reason"`
+	// InTime is the probability, from 0 to 1, that the pod meets its deadline if it starts on
+	// Node now; nil for one without a deadline or a node.
+	InTime *float64 `json:"inTime,omitempty"`
 	// Candidates are the nodes that would do, best first: the chosen one leads.
 	Candidates []Candidate `json:"candidates,omitempty"`
 	// Refused are the others, by name.
@@ -140,6 +143,9 @@ func (s Snapshot) Decide(p Pod) Decision {
 		}
 		if i == 0 {
 			d.Node = c.Node.Name
+			if p, ok := placement.InTime(r, c.Node); ok {
+				d.InTime = &p
+			}
 		} else {
 			out.Lost = placement.Lost(r, ranked[0], c)
 		}

@@ -184,8 +184,8 @@ func TestAPodThatWaitsForSpotTakesOnDemandFromItsLatestStart(t *testing.T) {
 	if diff := cmp.Diff(want, refusals(s.Decide(p))); diff != "" {
 		t.Errorf("refused (-want +got):\n%s", diff)
 	}
-	if d := s.At(noon.Add(165 * time.Minute)).Decide(p); d.Node != "a100-od" {
-		t.Errorf("at 14:45: %q, %v", d.Node, refusals(d))
+	if d := s.At(noon.Add(165 * time.Minute)).Decide(p); d.Node != "a100-od" || d.InTime == nil || *d.InTime != 1 {
+		t.Errorf("at 14:45: %q in time %v, %v, want a100-od for certain", d.Node, d.InTime, refusals(d))
 	}
 	if d := s.At(noon.Add(4 * time.Hour)).Decide(pod("q", 8, "gpu-model", "A100-80GB", "capacity", "spot")); d.Node != "a100" {
 		t.Errorf("once the other pod has ended: %q, %v", d.Node, refusals(d))
