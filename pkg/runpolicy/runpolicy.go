@@ -152,8 +152,8 @@ func (p *Planner) choose(v View, fallback Placement) Placement {
 		consider(v.Current)
 	}
 	consider(fallback)
-	// Spot capacity that runs is not given up to wait: the price it is to be started again
-	// for would be paid for no more than the average of others looking better than itself.
+	// Running spot capacity is not given up to wait: the plan knows the others only by
+	// their average, which looks better than this one's age, and a start would be paid for it.
 	if v.Current.Capacity != Spot || v.Zones[v.Current.Zone].SpotUSDPerHour >= v.Zones[fallback.Zone].OnDemandUSDPerHour {
 		consider(Placement{})
 	}
