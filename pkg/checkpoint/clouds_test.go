@@ -241,3 +241,27 @@ func TestEveryKindOfStore(t *testing.T) {
 		})
 	}
 }
+
+func TestARequestThatTheStoreNeverAnswersIsGivenUp(t *testing.T) {
+	answering := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case <-answering:
+		case <-r.Context().Done():
+		}
+	}))
+	t.Cleanup(server.Close)
+	t.Cleanup(func() { close(answering) })
+	t.Setenv("AWS_ACCESS_KEY_ID", "testkey")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "testsecret")
+	s, err := checkpoint.Open(t.Context(), checkpoint.Options{URL: s3URL(strings.TrimPrefix(server.URL, "http://"))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	begun := time.Now()
+	_, _, err = s.Latest(t.Context(), run)
+	if took := time.Since(begun); err == nil || took > 30*time.Second || !strings.Contains(err.Error(), "does not answer") {
+		t.Errorf("after %s: %v", took, err)
+	}
+}

@@ -14,8 +14,9 @@ import (
 // Hold makes the tree under from appear under to, by hard links, so that it can be
 // saved from there while somebody removes it. To is to be reached by nobody else, and
 // nothing is to write to the files any longer. A tree that is being removed meanwhile
-// is an error: half of it must not pass for a checkpoint. A Save of to reads only what
-// changed since the last Save of from.
+// is an error, and one that was half restored is ErrHalfRestored: half of it must not
+// pass for a checkpoint. A Save of to reads only what changed since the last Save of
+// from.
 //
 // It goes by directory handles, so that a directory that is swapped for a link
 // meanwhile leads nowhere.
@@ -30,6 +31,9 @@ func (s *Store) Hold(run, from, to string) error {
 		return err
 	}
 	defer target.Close()
+	if _, err := source.Lstat(restoring); err == nil {
+		return ErrHalfRestored
+	}
 	known := s.recall(run).files
 	held := map[fileID][]chunk{}
 	var dirs []entry
@@ -58,6 +62,9 @@ func (s *Store) Hold(run, from, to string) error {
 	})
 	if err != nil {
 		return err
+	}
+	if _, err := source.Lstat(restoring); err == nil {
+		return ErrHalfRestored // that began meanwhile
 	}
 	for i := len(dirs) - 1; i >= 0; i-- {
 		if err := target.Chmod(dirs[i].Path, dirs[i].Mode); err != nil {
