@@ -10,10 +10,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
+	"syscall"
 	"time"
 )
 
@@ -55,7 +57,7 @@ func Announce(dir string, outcome Outcome) error {
 		return fmt.Errorf("announce the restore: %w", err)
 	}
 	tmp := path.Join(Dir, "restore.tmp")
-	if err := root.WriteFile(tmp, data, 0o644); err != nil {
+	if err := writeNew(root, tmp, data); err != nil {
 		return fmt.Errorf("announce the restore: %w", err)
 	}
 	if err := root.Rename(tmp, file); err != nil {
@@ -64,14 +66,41 @@ func Announce(dir string, outcome Outcome) error {
 	return nil
 }
 
-// Announced reads the outcome, if there is one already.
+// writeNew writes a file in the place of whatever the pod may have put there: opening a
+// pipe would wait for somebody to read it.
+func writeNew(root *os.Root, name string, data []byte) error {
+	if err := root.RemoveAll(name); err != nil {
+		return err
+	}
+	f, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	return errors.Join(err, f.Close())
+}
+
+// maxOutcome bounds what is read of the file, in bytes.
+const maxOutcome = 1 << 20
+
+// Announced reads the outcome, if there is one already. What the pod itself may have put
+// there, a link to somewhere else, a pipe or something endless, is none.
 func Announced(dir string) (Outcome, bool) {
-	data, err := os.ReadFile(filepath.Join(dir, file))
+	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return Outcome{}, false
 	}
+	defer root.Close()
+	f, err := root.OpenFile(file, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return Outcome{}, false
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return Outcome{}, false
+	}
 	var outcome Outcome
-	if err := json.Unmarshal(data, &outcome); err != nil {
+	if err := json.NewDecoder(io.LimitReader(f, maxOutcome)).Decode(&outcome); err != nil {
 		return Outcome{}, false
 	}
 	return outcome, true

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -75,5 +76,62 @@ func TestALinkInThePodsVolumeDoesNotLeadTheAgentOutOfIt(t *testing.T) {
 	}
 	if entries, _ := os.ReadDir(outside); len(entries) != 0 {
 		t.Errorf("wrote outside: %v", entries)
+	}
+}
+
+func TestWhatAPodPutsInThePlaceOfTheAnswerIsNotReadAndDoesNotHoldUpTheAgent(t *testing.T) {
+	outside := filepath.Join(t.TempDir(), "answer")
+	if err := os.WriteFile(outside, []byte(`{"podUID":"u","restored":true}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, put := range map[string]func(path string) error{
+		"a link to a file of the node": func(path string) error { return os.Symlink(outside, path) },
+		"a link to something endless":  func(path string) error { return os.Symlink("/dev/zero", path) },
+		"a pipe":                       func(path string) error { return syscall.Mkfifo(path, 0o600) },
+		"a directory":                  func(path string) error { return os.Mkdir(path, 0o700) },
+		"more than any answer has": func(path string) error {
+			return os.WriteFile(path, []byte(`{"podUID":"`+strings.Repeat("u", 2<<20)+`"}`), 0o600)
+		},
+		"the directory of it being link": func(path string) error { return os.RemoveAll(filepath.Dir(path)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			own := filepath.Join(dir, rendezvous.Dir)
+			if err := os.Mkdir(own, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			for _, file := range []string{"restore.json", "restore.tmp"} {
+				if err := os.MkdirAll(own, 0o755); err != nil {
+					t.Fatal(err)
+				}
+				if err := put(filepath.Join(own, file)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if strings.HasPrefix(name, "the directory") {
+				if err := os.Symlink(filepath.Dir(outside), own); err != nil {
+					t.Fatal(err)
+				}
+			}
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				if got, ok := rendezvous.Announced(dir); ok {
+					t.Errorf("it passes for an answer: %+.100v", got)
+				}
+				_ = rendezvous.Announce(dir, rendezvous.Outcome{PodUID: "u"}) // may fail, but not wait nor write elsewhere
+			}()
+			select {
+			case <-done:
+			case <-time.After(10 * time.Second):
+				t.Fatal("the agent waits for the pod")
+			}
+			if entries, err := os.ReadDir(filepath.Dir(outside)); err != nil || len(entries) != 1 {
+				t.Errorf("beside the node's file there is now %v, %v", entries, err)
+			}
+			if data, err := os.ReadFile(outside); err != nil || !strings.Contains(string(data), `"restored":true`) {
+				t.Errorf("the node's file is now %q, %v", data, err)
+			}
+		})
 	}
 }
