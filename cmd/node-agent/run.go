@@ -115,7 +115,7 @@ func run(ctx context.Context, c config, log *slog.Logger) error {
 	if err := os.RemoveAll(hold); err != nil {
 		return fmt.Errorf("what an earlier agent held: %w", err)
 	}
-	settings := agent.Config{Node: c.node, KubeletRoot: c.kubeletRoot, HoldDir: hold, MaintenanceLead: c.maintenanceLead}
+	settings := agent.Config{Node: c.node, KubeletRoot: c.kubeletRoot, HoldDir: hold, JournalDir: filepath.Join(c.stateDir, "pods"), MaintenanceLead: c.maintenanceLead}
 	var workflows *workflow.Keeper
 	if err := workflow.CheckNode(c.node); err != nil && c.workflows {
 		log.Warn("no workflow is suspended on a notice to this node", "error", err)

@@ -59,8 +59,8 @@ func TestTheCloudMayBeToldToGoAheadOnlyOnceAllIsSaved(t *testing.T) {
 		saved      int // checkpoints that are whole: one on the notice, one of what was written on the way out
 	}{
 		"both checkpoints are whole":                     {deadline: time.Minute, want: true, saved: 2},
-		"the one on the notice failed, but not the last": {failing: "pending", deadline: time.Minute, want: true, saved: 1},
-		"the last one failed":                            {failing: "done", deadline: time.Minute, want: false, saved: 1},
+		"the one on the notice failed, but not the last": {failing: "pending", deadline: 6 * time.Second, want: true, saved: 1},
+		"the last one failed":                            {failing: "done", deadline: 6 * time.Second, want: false, saved: 1},
 		"the workload does not stop":                     {containers: stoppedContainers{never: true}, deadline: time.Second, want: false, saved: 1},
 	}
 	for name, tt := range tests {
@@ -85,7 +85,7 @@ func TestTheCloudMayBeToldToGoAheadOnlyOnceAllIsSaved(t *testing.T) {
 			if tt.failing == "" {
 				saves.failing = "none"
 			}
-			a, err := New(Config{Node: "n1", KubeletRoot: base, HoldDir: filepath.Join(base, "hold")},
+			a, err := New(Config{Node: "n1", KubeletRoot: base, HoldDir: filepath.Join(base, "hold"), JournalDir: filepath.Join(base, "journal")},
 				fake.NewSimpleClientset(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}}, pod),
 				saves, tt.containers, nil, queue, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 			if err != nil {
@@ -102,6 +102,7 @@ func TestTheCloudMayBeToldToGoAheadOnlyOnceAllIsSaved(t *testing.T) {
 				t.Fatal(err)
 			}
 			a.workloads[pod.UID] = w
+			close(a.synced)
 			n := interruption.Notice{ID: "e-1", Kind: interruption.KindSpot, Action: "terminate", SeenAt: time.Now(), Deadline: time.Now().Add(tt.deadline)}
 			a.Heed(interruption.Event{Notice: n})
 			if got := a.HandleNotice(t.Context(), n); got != tt.want || saves.saved != tt.saved {

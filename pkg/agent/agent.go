@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/semaphore"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
@@ -40,6 +41,8 @@ type Config struct {
 	KubeletRoot string
 	// HoldDir is a directory on the same file system as KubeletRoot's volumes.
 	HoldDir string
+	// JournalDir keeps what an agent that is started again needs to know.
+	JournalDir string
 	// DefaultCheckpointInterval (10 min) holds where a pod leaves it to the agent and
 	// neither cost nor risk is known; LeastCheckpointInterval (30 s) bounds what is computed.
 	DefaultCheckpointInterval, LeastCheckpointInterval time.Duration
@@ -88,13 +91,17 @@ type Agent struct {
 	events      record.EventRecorder
 	broadcaster record.EventBroadcaster
 	metrics     metrics
+	turns       *turns
+	evictions   *semaphore.Weighted
+	journal     journal
 	log         *slog.Logger
 
 	mu        sync.Mutex
 	workloads map[types.UID]*workload
 	handling  map[string]handling            // by notice
 	inForce   map[string]interruption.Notice // by ID
-	synced    bool
+	taking    map[string]taking              // by ID of the notice
+	synced    chan struct{}                  // closed when the node's pods are known
 	living    sync.WaitGroup
 
 	warning sync.Mutex                     // while the node's taint and condition are changed
@@ -111,9 +118,13 @@ func New(cfg Config, client kubernetes.Interface, checkpoints Checkpoints, conta
 	if err := os.MkdirAll(cfg.HoldDir, 0o700); err != nil {
 		return nil, fmt.Errorf("directory to hold files while they are saved: %w", err)
 	}
+	if err := os.MkdirAll(cfg.JournalDir, 0o700); err != nil {
+		return nil, fmt.Errorf("directory of the journal: %w", err)
+	}
 	a := &Agent{
 		cfg: cfg, client: client, checkpoints: checkpoints, containers: containers, telemetry: telemetry,
 		node: nodeObject{client: client, name: cfg.Node}, queue: queue, log: log,
+		turns: newTurns(), evictions: semaphore.NewWeighted(evictionsAtOnce), journal: journal{cfg.JournalDir}, taking: map[string]taking{}, synced: make(chan struct{}),
 		workloads: map[types.UID]*workload{}, handling: map[string]handling{},
 		inForce: map[string]interruption.Notice{}, warned: map[string]interruption.Notice{},
 		broadcaster: record.NewBroadcaster(),
@@ -132,6 +143,9 @@ func (a *Agent) Run(ctx context.Context) error {
 		o.FieldSelector = fields.OneTermEqualSelector("spec.nodeName", a.cfg.Node).String()
 	}))
 	informer := factory.Core().V1().Pods().Informer()
+	if err := informer.SetTransform(withoutManagedFields); err != nil {
+		return err
+	}
 	if _, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(obj any) { a.observe(ctx, obj, false) },
 		UpdateFunc: func(_, obj any) { a.observe(ctx, obj, false) },
@@ -141,10 +155,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	factory.Start(ctx.Done())
 	if cache.WaitForCacheSync(ctx.Done(), informer.HasSynced) {
-		a.mu.Lock()
-		a.synced = true
-		a.mu.Unlock()
+		close(a.synced)
 		a.log.Info("watching the pods of this node")
+		a.settleLeftovers(ctx)
 	}
 	a.reportInstance(ctx)
 	<-ctx.Done()
@@ -154,12 +167,12 @@ func (a *Agent) Run(ctx context.Context) error {
 
 // Ready says whether the agent knows its node's pods.
 func (a *Agent) Ready() error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if !a.synced {
+	select {
+	case <-a.synced:
+		return nil
+	default:
 		return errors.New("the pods of this node are not known yet; is the API server reachable?")
 	}
-	return nil
 }
 
 // observe takes in what the API server says of a pod.
@@ -186,6 +199,11 @@ func (a *Agent) observe(ctx context.Context, obj any, gone bool) {
 		a.events.Eventf(pod, corev1.EventTypeWarning, "NotSaved", "this pod will not be checkpointed and its results are not imported: %v", err)
 		return
 	}
+	if before, found, err := a.journal.get(pod.UID); err != nil {
+		a.log.Warn("what an earlier agent knew of the pod is lost", "pod", pod.Namespace+"/"+pod.Name, "error", err)
+	} else if found {
+		w.recall(before)
+	}
 	a.workloads[pod.UID] = w
 	a.living.Go(func() {
 		w.live(ctx)
@@ -193,4 +211,15 @@ func (a *Agent) observe(ctx context.Context, obj any, gone bool) {
 		defer a.mu.Unlock()
 		delete(a.workloads, pod.UID)
 	})
+	for _, t := range a.taking {
+		a.living.Go(func() { t.interrupt(w) })
+	}
+}
+
+// withoutManagedFields drops half of a pod, which nobody here reads.
+func withoutManagedFields(obj any) (any, error) {
+	if pod, ok := obj.(*corev1.Pod); ok {
+		pod.ManagedFields = nil
+	}
+	return obj, nil
 }

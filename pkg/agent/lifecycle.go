@@ -21,19 +21,71 @@ import (
 
 // restore writes the run's newest checkpoint into the pod's volume and tells its
 // init container. A pod that was told already (the agent was restarted) is left alone.
+// A notice ends it, as the pod is to leave; if that is withdrawn, it begins again.
 func (w *workload) restore(ctx context.Context) {
 	pod, _, _ := w.state()
 	if told, ok := rendezvous.Announced(w.checkpointDir); ok && told.PodUID == string(pod.UID) && told.Error == "" {
 		return
 	}
+	for w.awaitSpared(ctx) {
+		restored, found, err := w.restoreOnce(ctx)
+		if errors.Is(err, errNoticeCame) {
+			w.log.Info("the restore is given up because of a notice")
+			continue
+		}
+		w.announce(restored, found, err)
+		return
+	}
+}
+
+// awaitSpared waits until no notice is about to take the pod; false if it ends.
+func (w *workload) awaitSpared(ctx context.Context) bool {
+	for {
+		pod, gone, changed := w.state()
+		switch {
+		case ended(pod, gone) || ctx.Err() != nil:
+			return false
+		case w.currentNotice() == "":
+			return true
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (w *workload) restoreOnce(ctx context.Context) (checkpoint.Restored, bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, w.a.cfg.RestoreTimeout)
 	defer cancel()
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	// What is half restored must not be saved.
+	select {
+	case w.saving <- struct{}{}:
+	case <-ctx.Done():
+		return checkpoint.Restored{}, false, context.Cause(ctx)
+	}
+	defer func() { <-w.saving }()
+	if !w.begin(stop) {
+		return checkpoint.Restored{}, false, errNoticeCame
+	}
 	restored, found, err := w.restoreNewest(ctx)
-	outcome := rendezvous.Outcome{PodUID: string(pod.UID), Restored: found, Generation: restored.Number, Files: restored.Files,
-		Bytes: restored.Bytes, FromNode: restored.Meta[metaNode], Damaged: restored.Damaged}
+	if errors.Is(context.Cause(ctx), errNoticeCame) && err != nil {
+		return restored, false, errNoticeCame
+	}
 	if err == nil && found {
+		pod, _, _ := w.state()
 		err = giveTo(w.checkpointDir, pod)
 	}
+	return restored, found, err
+}
+
+// announce tells everybody how the restore went.
+func (w *workload) announce(restored checkpoint.Restored, found bool, err error) {
+	pod, _, _ := w.state()
+	outcome := rendezvous.Outcome{PodUID: string(pod.UID), Restored: found, Generation: restored.Number, Files: restored.Files,
+		Bytes: restored.Bytes, FromNode: restored.Meta[metaNode], Damaged: restored.Damaged}
 	if err != nil {
 		outcome.Error = err.Error()
 		w.log.Error("the checkpoint could not be restored", "error", err)
@@ -51,33 +103,74 @@ func (w *workload) restore(ctx context.Context) {
 		return
 	}
 	w.mu.Lock()
-	w.restored = restored
+	w.restored, w.newest = restored, restored.Generation
 	w.mu.Unlock()
 	w.log.Info("restored", "generation", restored.Number, "files", restored.Files, "bytes", restored.Bytes, "fromNode", outcome.FromNode, "damaged", restored.Damaged)
 	w.a.events.Eventf(pod, corev1.EventTypeNormal, "Restored", "checkpoint %d made on %s is restored: %d files, %d bytes", restored.Number, outcome.FromNode, restored.Files, restored.Bytes)
-	if id := restored.Meta[metaNotice]; id != "" {
-		// First the run: a catalog that was down all the time knows it only from here.
-		w.a.records.run(w.run, w.runRecord(catalog.Running))
-		w.a.records.interruption(w.run, id, catalog.Interruption{RestoredAt: time.Now().UTC()})
+	interruption, before, interrupted := handedOver(restored)
+	if !interrupted {
+		return
+	}
+	// First the run: a catalog that was down all the time knows it only from here.
+	w.a.records.run(w.run, w.runRecord(catalog.Running))
+	if interruption.PodUID != "" {
+		w.a.records.segment(w.run, interruption.PodUID, before)
+	}
+	interruption.RestoredAt = time.Now().UTC()
+	w.a.records.interruption(w.run, restored.Meta[metaNotice], interruption)
+}
+
+// restoreNewest restores the newest checkpoint, trying again while the store is away:
+// the pod cannot start without it.
+func (w *workload) restoreNewest(ctx context.Context) (checkpoint.Restored, bool, error) {
+	began := time.Now()
+	for said := false; ; said = true {
+		restored, found, err := w.tryRestore(ctx, began)
+		if err == nil || lasting(err) {
+			return restored, found, err
+		}
+		if !said {
+			w.log.Warn("the checkpoint cannot be restored yet; it is tried again", "error", err)
+		}
+		select {
+		case <-time.After(restorePause):
+		case <-ctx.Done():
+			return restored, false, err
+		}
 	}
 }
 
-// restoreNewest waits a moment for a last checkpoint that was announced: the one
-// that the other node makes once the workload there has stopped.
-func (w *workload) restoreNewest(ctx context.Context) (checkpoint.Restored, bool, error) {
+// restorePause is the time between two tries to restore.
+const restorePause = time.Second
+
+// lasting says that a restore would fail again: it is not the store that is away.
+func lasting(err error) bool {
+	for _, final := range []error{checkpoint.ErrDamaged, checkpoint.ErrKey, fs.ErrNotExist, syscall.ENOSPC} {
+		if errors.Is(err, final) {
+			return true
+		}
+	}
+	return false
+}
+
+// tryRestore waits a moment for a last checkpoint that was announced: the one that the
+// other node makes once the workload there has stopped. That node's clock counts only
+// as far as it does not make the wait longer.
+func (w *workload) tryRestore(ctx context.Context, began time.Time) (checkpoint.Restored, bool, error) {
 	for {
 		latest, found, err := w.a.checkpoints.Latest(ctx, w.run)
 		if err != nil || !found {
 			return checkpoint.Restored{}, false, err
 		}
-		if latest.Meta[metaFinal] != "pending" || time.Since(latest.CreatedAt) > w.a.cfg.FinalSaveWait {
+		waited := max(time.Since(latest.CreatedAt), time.Since(began))
+		if latest.Meta[metaFinal] != "pending" || waited > w.a.cfg.FinalSaveWait {
 			pod, _, _ := w.state()
 			return w.a.checkpoints.Restore(ctx, w.run, w.checkpointDir, checkpoint.RestoreOptions{Writer: string(pod.UID)})
 		}
 		select {
 		case <-time.After(200 * time.Millisecond):
 		case <-ctx.Done():
-			return checkpoint.Restored{}, false, ctx.Err()
+			return checkpoint.Restored{}, false, context.Cause(ctx)
 		}
 	}
 }
@@ -126,6 +219,7 @@ func (w *workload) started() {
 	if id := restored.Meta[metaNotice]; id != "" {
 		w.a.records.interruption(w.run, id, catalog.Interruption{RunningAgainAt: mainStartedAt(pod)})
 	}
+	w.remember()
 	w.log.Info("running", "restoredGeneration", restored.Number)
 }
 
@@ -142,6 +236,9 @@ func (w *workload) finish() {
 	restored := w.restored
 	w.mu.Unlock()
 	end := endedAt(pod)
+	if !w.stoppedAt.IsZero() {
+		end = w.stoppedAt.UTC()
+	}
 	status := w.endStatus(pod)
 	run := w.runRecord(status)
 	if status == catalog.Succeeded || status == catalog.Failed {
@@ -150,6 +247,7 @@ func (w *workload) finish() {
 	w.a.records.segment(w.run, string(pod.UID), w.segmentRecord(startedAt(pod), end, restored.Number))
 	w.a.records.run(w.run, run)
 	w.log.Info("ended", "status", status)
+	w.over()
 }
 
 // endStatus is what the end of this pod means for the run: an interrupted one

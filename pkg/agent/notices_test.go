@@ -35,10 +35,22 @@ func newNode(t *testing.T, lead time.Duration) *node {
 		t.Fatal(err)
 	}
 	client := fake.NewSimpleClientset(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}})
-	a, err := agent.New(agent.Config{Node: "n1", HoldDir: t.TempDir(), MaintenanceLead: lead}, client, nil, nil, nil, queue,
+	a, err := agent.New(agent.Config{Node: "n1", HoldDir: t.TempDir(), JournalDir: t.TempDir(), MaintenanceLead: lead}, client, nil, nil, nil, queue,
 		prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- a.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	for a.Ready() != nil {
+		time.Sleep(time.Millisecond)
 	}
 	return &node{t: t, agent: a, client: client}
 }

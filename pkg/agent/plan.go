@@ -16,6 +16,8 @@ type Plan struct {
 const (
 	// finalSave is kept for the last checkpoint, after the containers have stopped.
 	finalSave = 5 * time.Second
+	// leastAsk and mostAsk bound the time that the API server gets for one eviction.
+	leastAsk, mostAsk = 2 * time.Second, 5 * time.Second
 	// leastGrace is what a workload is given to flush, however late it is.
 	leastGrace = 1 * time.Second
 )
@@ -43,4 +45,10 @@ func (p Plan) GraceAt(now time.Time) time.Duration {
 // refuses it must not eat the grace period.
 func (p Plan) MustStop(now time.Time) bool {
 	return !now.Before(p.Deadline.Add(-p.Grace - finalSave))
+}
+
+// AskUntil is when an eviction that is asked for at now is given up: before the pod must
+// be told to stop, so that it can be by other means.
+func (p Plan) AskUntil(now time.Time) time.Time {
+	return now.Add(min(mostAsk, max(leastAsk, p.Deadline.Add(-p.Grace-finalSave).Sub(now))))
 }

@@ -27,19 +27,19 @@ import (
 	"github.com/spotbench/spotbench/pkg/workflow"
 )
 
-// journal is what happened, in order.
-type journal struct {
+// diary is what happened, in order.
+type diary struct {
 	mu      sync.Mutex
 	entries []string
 }
 
-func (j *journal) write(entry string) {
+func (j *diary) write(entry string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.entries = append(j.entries, entry)
 }
 
-func (j *journal) await(t *testing.T, entry string) {
+func (j *diary) await(t *testing.T, entry string) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		j.mu.Lock()
@@ -54,7 +54,7 @@ func (j *journal) await(t *testing.T, entry string) {
 
 // held is an API server's view of workflows, as slow and as unreachable as the test says.
 type held struct {
-	journal  *journal
+	diary    *diary
 	slow     time.Duration
 	failures int
 	retried  bool
@@ -70,7 +70,7 @@ func (h *held) Suspend(ctx context.Context, _, name string, i workflow.Interrupt
 	if h.failures--; h.failures >= 0 {
 		return nil, errors.New("the API server is away")
 	}
-	h.journal.write("suspend " + name + " for " + i.Node)
+	h.diary.write("suspend " + name + " for " + i.Node)
 	if !h.retried {
 		return nil, nil
 	}
@@ -78,7 +78,7 @@ func (h *held) Suspend(ctx context.Context, _, name string, i workflow.Interrupt
 }
 
 func (h *held) Release(_ context.Context, _, name, node, _ string, gone []string) error {
-	h.journal.write("release " + name + " of " + node + ", gone: " + slices.Concat(gone, []string{"-"})[0])
+	h.diary.write("release " + name + " of " + node + ", gone: " + slices.Concat(gone, []string{"-"})[0])
 	return nil
 }
 
@@ -86,15 +86,15 @@ func (h *held) Held(context.Context, string, string) (map[types.NamespacedName]w
 	return h.left, nil
 }
 
-// saves notes the checkpoints in the journal.
+// saves notes the checkpoints in the diary.
 type saves struct {
 	*checkpoint.Store
-	journal *journal
+	diary *diary
 }
 
 func (s saves) Save(ctx context.Context, run, dir string, o checkpoint.SaveOptions) (checkpoint.Saved, error) {
 	saved, err := s.Store.Save(ctx, run, dir, o)
-	s.journal.write("checkpoint " + o.Meta[metaFinal])
+	s.diary.write("checkpoint " + o.Meta[metaFinal])
 	return saved, err
 }
 
@@ -120,12 +120,12 @@ func inWorkflow(t *testing.T, h *held) (*Agent, *fake.Clientset) {
 	client := fake.NewSimpleClientset(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}}, pod)
 	client.PrependReactor("create", "pods", func(action clienttesting.Action) (bool, runtime.Object, error) {
 		if action.GetSubresource() == "eviction" {
-			h.journal.write("evict")
+			h.diary.write("evict")
 		}
 		return false, nil, nil
 	})
-	a, err := New(Config{Node: "n1", KubeletRoot: base, HoldDir: filepath.Join(base, "hold"), Workflows: h}, client,
-		saves{store, h.journal}, stoppedContainers{}, nil, queue, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	a, err := New(Config{Node: "n1", KubeletRoot: base, HoldDir: filepath.Join(base, "hold"), JournalDir: filepath.Join(base, "journal"), Workflows: h}, client,
+		saves{store, h.diary}, stoppedContainers{}, nil, queue, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,7 +140,7 @@ func inWorkflow(t *testing.T, h *held) (*Agent, *fake.Clientset) {
 		t.Fatal(err)
 	}
 	a.workloads[pod.UID] = w
-	a.synced = true
+	close(a.synced)
 	return a, client
 }
 
@@ -151,20 +151,20 @@ func noticeFor(a *Agent, left time.Duration) interruption.Notice {
 }
 
 func TestAWorkflowIsSuspendedBeforeItsPodIsEvictedAndReleasedWhenAllIsSaved(t *testing.T) {
-	h := &held{journal: &journal{}, retried: true, slow: 300 * time.Millisecond, failures: 1}
+	h := &held{diary: &diary{}, retried: true, slow: 300 * time.Millisecond, failures: 1}
 	a, _ := inWorkflow(t, h)
 	if !a.HandleNotice(t.Context(), noticeFor(a, time.Minute)) {
 		t.Error("something is left to do")
 	}
-	h.journal.await(t, "release nightly of n1, gone: sweep-1")
+	h.diary.await(t, "release nightly of n1, gone: sweep-1")
 	want := []string{"checkpoint pending", "suspend nightly for n1", "evict", "checkpoint done", "release nightly of n1, gone: sweep-1"}
-	if !slices.Equal(h.journal.entries, want) {
-		t.Errorf("%q, want %q", h.journal.entries, want)
+	if !slices.Equal(h.diary.entries, want) {
+		t.Errorf("%q, want %q", h.diary.entries, want)
 	}
 }
 
 func TestAnEvictionDoesNotWaitForAWorkflowThatCannotBeSuspended(t *testing.T) {
-	h := &held{journal: &journal{}, failures: 1 << 30}
+	h := &held{diary: &diary{}, failures: 1 << 30}
 	a, _ := inWorkflow(t, h)
 	start := time.Now()
 	if !a.HandleNotice(t.Context(), noticeFor(a, time.Minute)) {
@@ -176,12 +176,12 @@ func TestAnEvictionDoesNotWaitForAWorkflowThatCannotBeSuspended(t *testing.T) {
 }
 
 func TestAPodThatNothingStartsAgainStaysUntilItMustStop(t *testing.T) {
-	h := &held{journal: &journal{}}
+	h := &held{diary: &diary{}}
 	a, _ := inWorkflow(t, h)
 	// It must stop its grace period and 5 s before the end: after 8 - 1 - 5 = 2 s.
 	start := time.Now()
 	evicted := make(chan time.Duration, 1)
-	go func() { h.journal.await(t, "evict"); evicted <- time.Since(start) }()
+	go func() { h.diary.await(t, "evict"); evicted <- time.Since(start) }()
 	a.HandleNotice(t.Context(), noticeFor(a, 8*time.Second))
 	if took := <-evicted; took < 1900*time.Millisecond || took > 3*time.Second {
 		t.Errorf("evicted after %s, want 2 s", took)
@@ -189,36 +189,36 @@ func TestAPodThatNothingStartsAgainStaysUntilItMustStop(t *testing.T) {
 }
 
 func TestAPodThatFinishesWhileItStaysIsNotEvicted(t *testing.T) {
-	h := &held{journal: &journal{}}
+	h := &held{diary: &diary{}}
 	a, _ := inWorkflow(t, h)
 	w := a.workloads["uid-1"]
 	done := make(chan bool)
 	go func() { done <- a.HandleNotice(t.Context(), noticeFor(a, time.Minute)) }()
-	h.journal.await(t, "suspend nightly for n1")
+	h.diary.await(t, "suspend nightly for n1")
 	finished := w.pod.DeepCopy()
 	finished.Status.Phase = corev1.PodSucceeded
 	w.update(finished, false)
 	if !<-done {
 		t.Error("something is left to do")
 	}
-	h.journal.await(t, "release nightly of n1, gone: sweep-1")
-	if slices.Contains(h.journal.entries, "evict") {
-		t.Errorf("evicted: %q", h.journal.entries)
+	h.diary.await(t, "release nightly of n1, gone: sweep-1")
+	if slices.Contains(h.diary.entries, "evict") {
+		t.Errorf("evicted: %q", h.diary.entries)
 	}
 }
 
 func TestAnAgentThatIsStartedAgainReleasesWhatItFindsNoPodsFor(t *testing.T) {
 	nightly, other := types.NamespacedName{Namespace: "default", Name: "nightly"}, types.NamespacedName{Namespace: "default", Name: "other"}
-	h := &held{journal: &journal{}, retried: true, left: map[types.NamespacedName]workflow.Hold{
+	h := &held{diary: &diary{}, retried: true, left: map[types.NamespacedName]workflow.Hold{
 		nightly: {Notice: "e-1", Pods: []string{"sweep-1"}}, other: {Notice: "e-1", Pods: []string{"sweep-9"}}}}
 	a, _ := inWorkflow(t, h)
 	a.HandleNotice(t.Context(), noticeFor(a, time.Minute))
-	h.journal.await(t, "release other of n1, gone: sweep-9")
-	h.journal.await(t, "release nightly of n1, gone: sweep-1")
+	h.diary.await(t, "release other of n1, gone: sweep-9")
+	h.diary.await(t, "release nightly of n1, gone: sweep-1")
 }
 
 func TestANodeIsThreatenedByNoticesThatTakeItsMachine(t *testing.T) {
-	a, _ := inWorkflow(t, &held{journal: &journal{}})
+	a, _ := inWorkflow(t, &held{diary: &diary{}})
 	rebalance := interruption.Event{Notice: interruption.Notice{ID: "r", Kind: interruption.KindRebalance}}
 	spot := interruption.Event{Notice: interruption.Notice{ID: "s", Kind: interruption.KindSpot}}
 	a.Heed(rebalance)

@@ -4,10 +4,8 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"math"
 	"os"
 	"sync"
@@ -17,6 +15,7 @@ import (
 
 	"github.com/spotbench/spotbench/pkg/agent/podvolume"
 	"github.com/spotbench/spotbench/pkg/benchspec"
+	"github.com/spotbench/spotbench/pkg/catalog"
 	"github.com/spotbench/spotbench/pkg/checkpoint"
 	"github.com/spotbench/spotbench/pkg/risk"
 	"github.com/spotbench/spotbench/pkg/telemetry/monitor"
@@ -31,6 +30,8 @@ const (
 	metaPod    = "pod"
 	metaNotice = "notice" // the notice during which it was made
 	metaFinal  = "final"  // "pending": another one follows once the workload has stopped; "done": it has
+	// metaHandover is what the next node's agent needs to complete the records.
+	metaHandover = "handover"
 )
 
 // workload is one benchmark pod of this node.
@@ -51,9 +52,20 @@ type workload struct {
 	// noticeDeadline is that notice's.
 	noticeDeadline time.Time
 	restored       checkpoint.Restored
+	newest         checkpoint.Generation // the newest that was saved or restored here
+	lastSave       time.Duration
+	stopWork       context.CancelCauseFunc // ends the periodic checkpoint or the restore that is being made
+	// interruption is what was recorded of it, noticeBefore the notice that it was
+	// recorded for by an agent before this one.
+	interruption catalog.Interruption
+	noticeBefore string
+	stoppedAt    time.Time // where no agent saw it; zero otherwise
+	known        bool      // that agent had seen it run
+	// The journal keeps the pod until it has finished and no interruption is under way.
+	interrupting int
+	finished     bool
 
-	saving   sync.Mutex // one checkpoint at a time
-	lastSave time.Duration
+	saving chan struct{} // holds the turn: one checkpoint or restore at a time
 }
 
 // newWorkload reads the pod's contract. A pod whose annotations cannot be
@@ -63,7 +75,7 @@ func newWorkload(a *Agent, pod *corev1.Pod) (*workload, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &workload{a: a, spec: spec, pod: pod, changed: make(chan struct{}),
+	w := &workload{a: a, spec: spec, pod: pod, changed: make(chan struct{}), saving: make(chan struct{}, 1),
 		run: benchspec.RunKey(pod.Namespace, pod.Labels, pod.Annotations, pod.Name)}
 	w.log = a.log.With("pod", pod.Namespace+"/"+pod.Name, "run", w.run)
 	if value, ok := pod.Annotations[benchspec.AnnotationPlacement]; ok {
@@ -82,6 +94,13 @@ func newWorkload(a *Agent, pod *corev1.Pod) (*workload, error) {
 		}
 	}
 	return w, nil
+}
+
+// recall takes in what an agent before this one knew of the pod.
+func (w *workload) recall(e journalEntry) {
+	w.newest, w.restored.Number = e.Newest, e.Restored
+	w.noticeBefore, w.interruption = e.Notice, e.Interruption
+	w.known = true
 }
 
 // update tells the workload what the API server now says of its pod.
@@ -129,6 +148,9 @@ func ended(pod *corev1.Pod, gone bool) bool {
 // live accompanies the pod from its volumes to its end.
 func (w *workload) live(ctx context.Context) {
 	if !w.awaitVolumes(ctx) {
+		if w.known { // the kubelet has removed them already
+			w.finish()
+		}
 		return
 	}
 	if w.resultsDir != "" {
@@ -247,78 +269,6 @@ func (w *workload) interval() time.Duration {
 	// Over h hours it is that of the hazard -ln(1-p)/h per hour.
 	hazard := risk.Hazard(-math.Log1p(-p) / hours)
 	return max(w.a.cfg.LeastCheckpointInterval, risk.DalyInterval(hazard, cost))
-}
-
-func (w *workload) periodic(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, w.a.cfg.SaveTimeout)
-	defer cancel()
-	w.prepare(ctx)
-	saved, err := w.save(ctx, w.checkpointDir, checkpoint.SaveOptions{})
-	if errors.Is(err, checkpoint.ErrNothing) {
-		return
-	}
-	if err != nil {
-		w.log.Warn("a periodic checkpoint failed; the one before it stays good", "error", err)
-		return
-	}
-	w.log.Info("checkpointed", "generation", saved.Number, "files", saved.Files, "bytes", saved.Bytes, "uploaded", saved.Uploaded)
-	if pruned, err := w.a.checkpoints.Prune(ctx, w.run, false); err != nil {
-		w.log.Warn("old checkpoints could not be removed", "error", err)
-	} else if len(pruned.Generations) > 0 || pruned.Chunks > 0 {
-		w.log.Debug("old checkpoints are removed", "generations", pruned.Generations, "chunks", pruned.Chunks, "bytes", pruned.Bytes)
-	}
-}
-
-// prepare asks the workload for a consistent state, the way its annotations say.
-// A workload that does not answer is checkpointed as it is.
-func (w *workload) prepare(ctx context.Context) {
-	pod, _, _ := w.state()
-	uid, main := string(pod.UID), mainContainer(pod)
-	var err error
-	switch {
-	case len(w.spec.CheckpointCommand) > 0:
-		err = w.a.containers.Exec(ctx, uid, main, w.spec.CheckpointCommand)
-	case w.spec.CheckpointSignal != "":
-		if err = w.a.containers.Signal(ctx, uid, main, signalNumber(w.spec.CheckpointSignal)); err == nil {
-			select { // a signal has no answer: the workload gets a moment to act on it
-			case <-time.After(w.a.cfg.SignalDelay):
-			case <-ctx.Done():
-			}
-		}
-	}
-	if err != nil {
-		w.log.Warn("the workload could not be asked for a consistent state", "error", err)
-	}
-}
-
-// asks says whether the workload is asked for a consistent state before it is saved.
-func (w *workload) asks() bool {
-	return len(w.spec.CheckpointCommand) > 0 || w.spec.CheckpointSignal != ""
-}
-
-// save makes a new generation from dir.
-func (w *workload) save(ctx context.Context, dir string, o checkpoint.SaveOptions) (checkpoint.Saved, error) {
-	w.saving.Lock()
-	defer w.saving.Unlock()
-	pod, _, _ := w.state()
-	meta := map[string]string{metaNode: w.a.cfg.Node, metaPod: pod.Name}
-	maps.Copy(meta, o.Meta)
-	o.Meta, o.Writer = meta, string(pod.UID)
-	start := time.Now()
-	saved, err := w.a.checkpoints.Save(ctx, w.run, dir, o)
-	if err != nil {
-		if !errors.Is(err, checkpoint.ErrNothing) {
-			w.a.metrics.checkpointFailures.Inc()
-		}
-		return checkpoint.Saved{}, err
-	}
-	took := time.Since(start)
-	w.a.metrics.checkpointSeconds.Observe(took.Seconds())
-	w.a.metrics.checkpointBytes.Add(float64(saved.Uploaded))
-	w.mu.Lock()
-	w.lastSave = took
-	w.mu.Unlock()
-	return saved, nil
 }
 
 func (w *workload) currentNotice() string {
