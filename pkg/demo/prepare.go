@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -60,7 +62,7 @@ func Prepare(ctx context.Context, opts Options) (*Stage, error) {
 	if err := localcluster.Down(opts.Cluster, s.progress.Writer()); err != nil {
 		return nil, fmt.Errorf("remove the cluster of an earlier run: %w", err)
 	}
-	s.Cluster, err = localcluster.Up(ctx, localcluster.Options{Name: opts.Cluster, CacheDir: opts.CacheDir, NVMLLibrary: library, Progress: s.progress.Writer()})
+	s.Cluster, err = localcluster.Up(ctx, localcluster.Options{Name: opts.Cluster, Shape: opts.Shape, CacheDir: opts.CacheDir, NVMLLibrary: library, Progress: s.progress.Writer()})
 	if err != nil {
 		return nil, fmt.Errorf("start the local cluster: %w", err)
 	}
@@ -156,10 +158,11 @@ func (s *Stage) install(ctx context.Context, tars []string) error {
 func (s *Stage) load(ctx context.Context, tars, system, gpu []string) error {
 	var forSystem, forGPU []string
 	for _, tar := range tars {
-		switch filepath.Base(tar) {
-		case "scheduler.tar", "catalog-api.tar", "minio.tar":
+		name := strings.TrimSuffix(filepath.Base(tar), ".tar")
+		switch {
+		case slices.Contains([]string{"scheduler", "catalog-api", "minio"}, name):
 			forSystem = append(forSystem, tar)
-		default:
+		case len(s.opts.GPUImages) == 0 || slices.Contains(s.opts.GPUImages, name):
 			forGPU = append(forGPU, tar)
 		}
 	}

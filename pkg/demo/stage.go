@@ -24,6 +24,7 @@ import (
 
 	"github.com/spotbench/spotbench/pkg/catalog/client"
 	"github.com/spotbench/spotbench/pkg/localcluster"
+	"github.com/spotbench/spotbench/pkg/localcluster/shape"
 )
 
 // DefaultNotice is the time AWS gives between a spot notice and the end.
@@ -42,6 +43,10 @@ type Options struct {
 	DataDir string
 	// Notice is the time between the notice and the machine's end.
 	Notice time.Duration
+	// Shape of the cluster; the default one if it has no nodes.
+	Shape shape.Shape
+	// GPUImages are the images that GPU nodes get, by name; all if empty.
+	GPUImages []string
 	// Workflows installs Argo Workflows and the benchmark pipeline too.
 	Workflows bool
 	// Output receives the progress.

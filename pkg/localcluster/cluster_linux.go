@@ -282,6 +282,22 @@ func (c *Cluster) setLink(name string, up bool) error {
 	return network.SetNodeLink(c.state.Plan, i, up)
 }
 
+// StopService kills a service of the node, which stays away until StartService.
+func (c *Cluster) StopService(ctx context.Context, name, service string) error {
+	if _, err := c.index(name); err != nil {
+		return err
+	}
+	return c.machine(name).Stop(ctx, service)
+}
+
+// StartService starts a service of the node that was stopped.
+func (c *Cluster) StartService(ctx context.Context, name, service string) error {
+	if _, err := c.index(name); err != nil {
+		return err
+	}
+	return c.machine(name).Start(ctx, service)
+}
+
 // SetGPUHealth loses the node's simulated GPU of that index, or brings it back.
 func (c *Cluster) SetGPUHealth(ctx context.Context, name string, gpu int, healthy bool) error {
 	i, err := c.index(name)
