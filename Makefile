@@ -64,7 +64,7 @@ bench-throughput: ## Pods per second, attempt latency, CPU and memory of our sch
 	$(GO) run ./bench/throughput -json $(OUT)/throughput.json
 
 .PHONY: bench-agent
-bench-agent: ## Memory and CPU of the node agent with 8 simulated GPUs and 30 pods, 30 min each for DCGM and NVML
+bench-agent: ## Memory and CPU of the node agent (8 simulated GPUs, 30 pods, 30 min each for DCGM and NVML), and its times on 200 notices
 	mkdir -p $(OUT)
 	$(GO) run ./bench/agent -json $(OUT)/bench-agent.json
 

@@ -36,6 +36,14 @@ polls for notices, tells a catalog and is scraped every 15 s:
   CPU    user and system time of the process over that time, as a share of one core
   growth least-squares slope of the RSS over that time
 
+Then it gives an agent -notices notices, one after the other, through the real
+amazon-ec2-metadata-mock, each to -notice-pods new pods with -state MiB of state each that
+nothing has saved before:
+
+  notice → taint       from the moment the mock gives the notice to the moment the API
+                       server has the taint
+  notice → checkpoint  to the moment that the pod's manifest is in the store, a directory
+
 Needs the programs of the local cluster (localcluster build).
 
 Flags:
@@ -46,6 +54,9 @@ type settings struct {
 	sample, duration time.Duration
 	settle           time.Duration
 	telemetry, json  string
+	// Of the notices.
+	notices, noticePods, stateMiB int
+	poll                          time.Duration
 }
 
 func main() {
@@ -54,8 +65,12 @@ func main() {
 	flags.IntVar(&s.gpus, "gpus", 8, "simulated GPUs")
 	flags.IntVar(&s.pods, "pods", 30, "benchmark pods on the node")
 	flags.DurationVar(&s.sample, "sample", time.Second, "the agent's --sample-interval")
-	flags.DurationVar(&s.duration, "duration", 30*time.Minute, "time that is measured")
+	flags.DurationVar(&s.duration, "duration", 30*time.Minute, "time that is measured; 0 for the notices only")
 	flags.DurationVar(&s.settle, "settle", 30*time.Second, "time before that")
+	flags.IntVar(&s.notices, "notices", 200, "notices to measure; 0 for none")
+	flags.IntVar(&s.noticePods, "notice-pods", 4, "benchmark pods on the node at each notice")
+	flags.IntVar(&s.stateMiB, "state", 8, "state of each of these pods, MiB")
+	flags.DurationVar(&s.poll, "poll", time.Second, "the agent's --poll-interval")
 	flags.StringVar(&s.telemetry, "telemetry", "dcgm,nvml", "the agent's --telemetry; of several, each is measured in turn")
 	flags.StringVar(&s.json, "json", "", "write the results to this file as well")
 	flags.Usage = func() {
@@ -88,33 +103,56 @@ func run(ctx context.Context, s settings, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	var results []result
+	var found []result
 	for _, mode := range modes {
 		fmt.Fprintf(os.Stderr, "measuring --telemetry %s for %s\n", mode, s.settle+s.duration)
 		r, err := measure(ctx, s, mode)
 		if err != nil {
 			return fmt.Errorf("--telemetry %s: %w", mode, err)
 		}
-		results = append(results, r)
+		found = append(found, r)
 	}
-	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "telemetry\tGPUs\tpods\tsampled every\tfor\tRSS p50\tof it anonymous\tRSS largest\tRSS growth\tCPU\tgoroutines\tseries\t")
-	for _, r := range results {
-		fmt.Fprintf(table, "%s\t%d\t%d\t%s\t%s\t%.1f MiB\t%.1f MiB\t%.1f MiB\t%+.2f MiB/h\t%.2f %%\t%d → %d\t%d → %d\t\n", r.Telemetry, s.gpus, s.pods, s.sample, s.duration,
-			r.RSSP50MiB, r.AnonP50MiB, r.RSSMaxMiB, r.RSSGrowthMiBPerHour, r.CPUPercent, r.GoroutinesFirst, r.GoroutinesLast, r.SeriesFirst, r.SeriesLast)
+	all := results{Footprint: found}
+	if s.notices > 0 {
+		fmt.Fprintf(os.Stderr, "measuring %d notices\n", s.notices)
+		r, err := measureNotices(ctx, s)
+		if err != nil {
+			return err
+		}
+		all.Notices = &r
 	}
-	fmt.Fprintf(table, "goal\t\t\t\t\t\t\t%d MiB\t0\t%d %%\t\t\t\n", goalMiB, goalCPU)
-	if err := table.Flush(); err != nil {
+	if err := all.print(out, s); err != nil || s.json == "" {
 		return err
 	}
-	if s.json == "" {
-		return nil
-	}
-	data, err := json.MarshalIndent(results, "", "  ")
+	data, err := json.MarshalIndent(all, "", "  ")
 	if err != nil {
 		return err
 	}
 	return os.WriteFile(s.json, append(data, '\n'), 0o644)
+}
+
+// results are all that was measured.
+type results struct {
+	Footprint []result      `json:"footprint,omitempty"`
+	Notices   *noticeResult `json:"notices,omitempty"`
+}
+
+func (all results) print(out io.Writer, s settings) error {
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	if len(all.Footprint) > 0 {
+		fmt.Fprintln(table, "telemetry\tGPUs\tpods\tsampled every\tfor\tRSS p50\tof it anonymous\tRSS largest\tRSS growth\tCPU\tgoroutines\tseries\t")
+		for _, r := range all.Footprint {
+			fmt.Fprintf(table, "%s\t%d\t%d\t%s\t%s\t%.1f MiB\t%.1f MiB\t%.1f MiB\t%+.2f MiB/h\t%.2f %%\t%d → %d\t%d → %d\t\n", r.Telemetry, s.gpus, s.pods, s.sample, s.duration,
+				r.RSSP50MiB, r.AnonP50MiB, r.RSSMaxMiB, r.RSSGrowthMiBPerHour, r.CPUPercent, r.GoroutinesFirst, r.GoroutinesLast, r.SeriesFirst, r.SeriesLast)
+		}
+		fmt.Fprintf(table, "goal\t\t\t\t\t\t\t%d MiB\t0\t%d %%\t\t\t\n", goalMiB, goalCPU)
+	}
+	if r := all.Notices; r != nil {
+		fmt.Fprintln(table, "provider\tpoll interval\tnotices\tpods each\tstate of each\tnotice → taint p50\tp99\tnotice → checkpoint p50\tp99\t")
+		fmt.Fprintf(table, "%s\t%.1f s\t%d\t%d\t%d MiB\t%.2f s\t%.2f s\t%.2f s\t%.2f s\t\n", r.Provider, r.PollSeconds, r.Notices, r.Pods, r.StateMiB, r.TaintP50, r.TaintP99, r.CheckpointP50, r.CheckpointP99)
+		fmt.Fprintf(table, "goal\t\t\t\t\t\t%.2f s\t\t\t\n", r.PollSeconds+0.25)
+	}
+	return table.Flush()
 }
 
 // result is what one measurement found.

@@ -26,7 +26,7 @@ func TestOneReadingDoesNotGrow(t *testing.T) {
 }
 
 func TestSettingsAreRefusedWithTheirNameAndARightValue(t *testing.T) {
-	good := settings{gpus: 8, pods: 30, sample: time.Second, duration: time.Minute, telemetry: "dcgm,nvml"}
+	good := settings{gpus: 8, pods: 30, sample: time.Second, duration: time.Minute, telemetry: "dcgm,nvml", notices: 200, noticePods: 4, stateMiB: 8, poll: time.Second}
 	tests := map[string]struct {
 		change func(*settings)
 		want   []string
@@ -34,7 +34,9 @@ func TestSettingsAreRefusedWithTheirNameAndARightValue(t *testing.T) {
 		"no GPUs":             {func(s *settings) { s.gpus = 0 }, []string{"-gpus", "0", "1 to 32"}},
 		"too many pods":       {func(s *settings) { s.pods = 1000 }, []string{"-pods", "1000", "250"}},
 		"an unknown library":  {func(s *settings) { s.telemetry = "cuda" }, []string{"-telemetry", "cuda", "dcgm"}},
-		"no time to measure":  {func(s *settings) { s.duration = 0 }, []string{"-duration", "10s"}},
+		"no time to measure":  {func(s *settings) { s.duration = time.Second }, []string{"-duration", "10s"}},
+		"no pod for a notice": {func(s *settings) { s.noticePods = 0 }, []string{"-notice-pods", "0", "1 to 100"}},
+		"a look every minute": {func(s *settings) { s.poll = time.Minute }, []string{"-poll", "1m0s", "5s"}},
 		"a sample every hour": {func(s *settings) { s.sample = time.Hour }, []string{"-sample", "1h0m0s"}},
 	}
 	for name, tt := range tests {
@@ -51,5 +53,20 @@ func TestSettingsAreRefusedWithTheirNameAndARightValue(t *testing.T) {
 	}
 	if modes, err := good.modes(); err != nil || len(modes) != 2 {
 		t.Errorf("%v, %v", modes, err)
+	}
+}
+
+func TestPercentilesAreByNearestRank(t *testing.T) {
+	hundred := make([]float64, 100)
+	for i := range hundred {
+		hundred[i] = float64(100 - i)
+	}
+	for p, want := range map[int]float64{50: 50, 99: 99, 100: 100} {
+		if got := percentile(hundred, p); got != want {
+			t.Errorf("p%d of 1 to 100 is %g, want %g", p, got, want)
+		}
+	}
+	if percentile(nil, 50) != 0 || percentile([]float64{3}, 99) != 3 {
+		t.Error("none is 0, and one is all")
 	}
 }

@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -25,10 +24,17 @@ func (s settings) modes() ([]string, error) {
 		return nil, fmt.Errorf("-gpus is %d, want 1 to 32", s.gpus)
 	case s.pods < 0 || s.pods > 250:
 		return nil, fmt.Errorf("-pods is %d, want 0 to 250", s.pods)
-	case s.duration < 10*time.Second:
-		return nil, fmt.Errorf("-duration is %s, want 10s or more", s.duration)
+	case s.duration != 0 && s.duration < 10*time.Second:
+		return nil, fmt.Errorf("-duration is %s, want 10s or more, or 0 to measure notices only", s.duration)
+	case s.notices < 0 || s.noticePods < 1 || s.noticePods > 100 || s.stateMiB < 1 || s.stateMiB > 1024:
+		return nil, fmt.Errorf("-notices is %d, -notice-pods %d, -state %d; want 0 or more, 1 to 100, 1 to 1024", s.notices, s.noticePods, s.stateMiB)
+	case s.poll < 100*time.Millisecond || s.poll > 5*time.Second:
+		return nil, fmt.Errorf("-poll is %s, want 100ms to 5s", s.poll)
 	case s.sample < 100*time.Millisecond || s.sample > time.Minute:
 		return nil, fmt.Errorf("-sample is %s, want 100ms to 1m", s.sample)
+	}
+	if s.duration == 0 {
+		return nil, nil
 	}
 	modes := strings.Split(s.telemetry, ",")
 	for _, m := range modes {
@@ -52,34 +58,58 @@ func measure(ctx context.Context, s settings, mode string) (result, error) {
 		return r, err
 	}
 	defer n.stop()
-	binary := filepath.Join(dir, "node-agent")
-	if out, err := exec.CommandContext(ctx, "go", "build", "-ldflags", "-s -w", "-o", binary, "./cmd/node-agent").CombinedOutput(); err != nil {
-		return r, fmt.Errorf("build the agent: %w\n%s", err, out)
-	}
-	log, err := os.Create(filepath.Join(dir, "agent.log"))
+	agent, err := n.startAgent(ctx, "--telemetry", mode, "--sample-interval", s.sample.String())
 	if err != nil {
 		return r, err
 	}
-	defer log.Close()
-	agent := exec.CommandContext(ctx, binary, append(n.flags(), "--telemetry", mode, "--sample-interval", s.sample.String())...)
-	agent.Stdout, agent.Stderr = log, log
-	agent.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	agent.Cancel = func() error { return agent.Process.Signal(os.Interrupt) }
-	agent.WaitDelay = 10 * time.Second
-	if err := agent.Start(); err != nil {
-		return r, err
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- agent.Wait() }()
-	defer func() { _ = agent.Process.Kill() }()
-	if err := r.watch(ctx, s, agent.Process.Pid, n, ended); err != nil {
-		tail, _ := os.ReadFile(log.Name())
-		return r, fmt.Errorf("%w\nthe end of the agent's log:\n%s", err, tail[max(0, len(tail)-3000):])
+	defer agent.kill()
+	if err := r.watch(ctx, s, agent.process.Process.Pid, n, agent.ended); err != nil {
+		return r, agent.explain(err)
 	}
 	if n.taken() == 0 && s.pods > 0 {
 		return r, errors.New("the agent told the catalog nothing, so it did not do its work")
 	}
 	return r, nil
+}
+
+// agentProcess is the real agent.
+type agentProcess struct {
+	process *exec.Cmd
+	log     *os.File
+	ended   chan error
+}
+
+// startAgent builds the agent and starts it on the node.
+func (n *node) startAgent(ctx context.Context, flags ...string) (*agentProcess, error) {
+	binary := n.path("node-agent")
+	if out, err := exec.CommandContext(ctx, "go", "build", "-ldflags", "-s -w", "-o", binary, "./cmd/node-agent").CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("build the agent: %w\n%s", err, out)
+	}
+	log, err := os.Create(n.path("agent.log"))
+	if err != nil {
+		return nil, err
+	}
+	a := &agentProcess{process: exec.CommandContext(ctx, binary, append(n.flags(), flags...)...), log: log, ended: make(chan error, 1)}
+	a.process.Stdout, a.process.Stderr = log, log
+	a.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	a.process.Cancel = func() error { return a.process.Process.Signal(os.Interrupt) }
+	a.process.WaitDelay = 10 * time.Second
+	if err := a.process.Start(); err != nil {
+		return nil, errors.Join(err, log.Close())
+	}
+	go func() { a.ended <- a.process.Wait() }()
+	return a, nil
+}
+
+func (a *agentProcess) kill() {
+	_ = a.process.Process.Kill()
+	_ = a.log.Close()
+}
+
+// explain adds what the agent said last.
+func (a *agentProcess) explain(err error) error {
+	tail, _ := os.ReadFile(a.log.Name())
+	return fmt.Errorf("%w\nthe end of the agent's log:\n%s", err, tail[max(0, len(tail)-3000):])
 }
 
 // watch looks at the process once a second, and scrapes it as Prometheus would.

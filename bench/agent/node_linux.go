@@ -43,6 +43,7 @@ type node struct {
 	kubeconfig          string
 	cloud, catalog      string // URLs
 	metrics, gpuMetrics string // addresses that the agent is to listen on
+	client              kubernetes.Interface
 	records             atomic.Int64
 	stops               []func()
 }
@@ -78,11 +79,10 @@ func (n *node) start(ctx context.Context, s settings) error {
 	if err := gpusim.Play(n.dir, script.String(), 0); err != nil {
 		return err
 	}
-	client, err := n.apiServer(ctx)
-	if err != nil {
+	if err := n.apiServer(ctx); err != nil {
 		return err
 	}
-	resources, err := n.makePods(ctx, client, s)
+	resources, err := n.makePods(ctx, s)
 	if err != nil {
 		return err
 	}
@@ -145,74 +145,52 @@ func (n *node) serve(ctx context.Context, handler http.HandlerFunc) (string, err
 }
 
 // apiServer starts etcd and the API server.
-func (n *node) apiServer(ctx context.Context) (kubernetes.Interface, error) {
+func (n *node) apiServer(ctx context.Context) error {
 	cache, err := localcluster.DefaultCacheDir()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	tools, err := toolchain.Cached(cache)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for variable, program := range map[string]string{"TEST_ASSET_ETCD": "etcd", "TEST_ASSET_KUBE_APISERVER": "kube-apiserver"} {
 		if _, err := os.Stat(tools.Path(program)); err != nil {
-			return nil, fmt.Errorf("run `localcluster build` first: %w", err)
+			return fmt.Errorf("run `localcluster build` first: %w", err)
 		}
 		if err := os.Setenv(variable, tools.Path(program)); err != nil { // envtest finds programs so
-			return nil, err
+			return err
 		}
 	}
 	log.SetLogger(klog.Background())
 	env := &envtest.Environment{ControlPlaneStartTimeout: time.Minute}
 	config, err := env.Start()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	n.stops = append(n.stops, func() { _ = env.Stop() })
 	n.kubeconfig = filepath.Join(n.dir, "kubeconfig")
 	if err := os.WriteFile(n.kubeconfig, env.KubeConfig, 0o600); err != nil {
-		return nil, err
+		return err
 	}
-	client, err := kubernetes.NewForConfig(config)
+	config.QPS = -1 // what is measured is the agent's time, not this client's
+	if n.client, err = kubernetes.NewForConfig(config); err != nil {
+		return err
+	}
+	_, err = n.client.CoreV1().ServiceAccounts(namespace).Create(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "default"}}, metav1.CreateOptions{})
 	if err != nil {
-		return nil, err
+		return fmt.Errorf("service account of the pods: %w", err)
 	}
-	_, err = client.CoreV1().Nodes().Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: nodeName}}, metav1.CreateOptions{})
-	return client, err
+	_, err = n.client.CoreV1().Nodes().Create(ctx, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: nodeName}}, metav1.CreateOptions{})
+	return err
 }
 
-// makePods makes the node's pods, running, with their volumes' directories, and gives
-// what the kubelet would say of their devices.
-func (n *node) makePods(ctx context.Context, client kubernetes.Interface, s settings) ([]*podresourcesv1.PodResources, error) {
+// makePods makes the node's pods and gives what the kubelet would say of their devices.
+func (n *node) makePods(ctx context.Context, s settings) ([]*podresourcesv1.PodResources, error) {
 	var resources []*podresourcesv1.PodResources
-	_, err := client.CoreV1().ServiceAccounts(namespace).Create(ctx, &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "default"}}, metav1.CreateOptions{})
-	if err != nil {
-		return nil, fmt.Errorf("service account of the pods: %w", err)
-	}
 	for i := range s.pods {
-		gpu := corev1.ResourceList{"nvidia.com/gpu": resource.MustParse("1")}
-		pod, err := client.CoreV1().Pods(namespace).Create(ctx, &corev1.Pod{
-			ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("bench-%02d", i), Annotations: map[string]string{
-				"spotbench.dev/model": "meta-llama/Llama-3.1-70B-Instruct", "spotbench.dev/checkpoint-path": "/checkpoint", "spotbench.dev/results-path": "/results"}},
-			Spec: corev1.PodSpec{NodeName: nodeName, SchedulerName: "spotbench", RestartPolicy: corev1.RestartPolicyNever,
-				Containers: []corev1.Container{{Name: "bench", Image: "example.com/bench:1", Resources: corev1.ResourceRequirements{Limits: gpu},
-					VolumeMounts: []corev1.VolumeMount{{Name: "checkpoint", MountPath: "/checkpoint"}, {Name: "results", MountPath: "/results"}}}},
-				Volumes: []corev1.Volume{
-					{Name: "checkpoint", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
-					{Name: "results", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}},
-		}, metav1.CreateOptions{})
+		pod, err := n.newPod(ctx, fmt.Sprintf("bench-%02d", i))
 		if err != nil {
-			return nil, err
-		}
-		for _, volume := range []string{"checkpoint", "results"} {
-			if err := os.MkdirAll(n.path("kubelet", "pods", string(pod.UID), "volumes", "kubernetes.io~empty-dir", volume), 0o750); err != nil {
-				return nil, err
-			}
-		}
-		now := metav1.Now()
-		pod.Status = corev1.PodStatus{Phase: corev1.PodRunning, StartTime: &now, ContainerStatuses: []corev1.ContainerStatus{
-			{Name: "bench", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: now}}}}}
-		if _, err := client.CoreV1().Pods(namespace).UpdateStatus(ctx, pod, metav1.UpdateOptions{}); err != nil {
 			return nil, err
 		}
 		device := fmt.Sprintf("%s::%d", gpuUUID(i%s.gpus), i/s.gpus%shares)
@@ -220,6 +198,38 @@ func (n *node) makePods(ctx context.Context, client kubernetes.Interface, s sett
 			{Name: "bench", Devices: []*podresourcesv1.ContainerDevices{{ResourceName: "nvidia.com/gpu", DeviceIds: []string{device}}}}}})
 	}
 	return resources, nil
+}
+
+// newPod makes a pod that runs, with its volumes' directories.
+func (n *node) newPod(ctx context.Context, name string) (*corev1.Pod, error) {
+	gpu := corev1.ResourceList{"nvidia.com/gpu": resource.MustParse("1")}
+	pod, err := n.client.CoreV1().Pods(namespace).Create(ctx, &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{
+			"spotbench.dev/model": "meta-llama/Llama-3.1-70B-Instruct", "spotbench.dev/checkpoint-path": "/checkpoint", "spotbench.dev/results-path": "/results"}},
+		Spec: corev1.PodSpec{NodeName: nodeName, SchedulerName: "spotbench", RestartPolicy: corev1.RestartPolicyNever,
+			Containers: []corev1.Container{{Name: "bench", Image: "example.com/bench:1", Resources: corev1.ResourceRequirements{Limits: gpu},
+				VolumeMounts: []corev1.VolumeMount{{Name: "checkpoint", MountPath: "/checkpoint"}, {Name: "results", MountPath: "/results"}}}},
+			Volumes: []corev1.Volume{
+				{Name: "checkpoint", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}},
+				{Name: "results", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		return nil, err
+	}
+	for _, volume := range []string{"checkpoint", "results"} {
+		if err := os.MkdirAll(n.volume(pod, volume), 0o750); err != nil {
+			return nil, err
+		}
+	}
+	now := metav1.Now()
+	pod.Status = corev1.PodStatus{Phase: corev1.PodRunning, StartTime: &now, ContainerStatuses: []corev1.ContainerStatus{
+		{Name: "bench", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: now}}}}}
+	return n.client.CoreV1().Pods(namespace).UpdateStatus(ctx, pod, metav1.UpdateOptions{})
+}
+
+// volume is the directory of a pod's volume.
+func (n *node) volume(pod *corev1.Pod, name string) string {
+	return n.path("kubelet", "pods", string(pod.UID), "volumes", "kubernetes.io~empty-dir", name)
 }
 
 func (n *node) path(elements ...string) string {
