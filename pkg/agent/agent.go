@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -93,6 +94,7 @@ type Agent struct {
 	metrics     metrics
 	turns       *turns
 	evictions   *semaphore.Weighted
+	awaited     atomic.Int32 // pods that are waited for to stop
 	journal     journal
 	log         *slog.Logger
 

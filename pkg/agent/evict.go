@@ -104,6 +104,12 @@ func (w *workload) stop(ctx context.Context, plan Plan) {
 	}
 }
 
+const (
+	// leastLook is the time between two looks whether a container has stopped, and
+	// lookTogether that between any two of all pods.
+	leastLook, lookTogether = 20 * time.Millisecond, 5 * time.Millisecond
+)
+
 // markDisrupted gives the pod the condition that an eviction would have given it,
 // by which a Job's podFailurePolicy tells an interruption from a failure.
 func (w *workload) markDisrupted(ctx context.Context) error {
@@ -124,6 +130,8 @@ func (w *workload) markDisrupted(ctx context.Context) error {
 // awaitStopped returns when the main container has stopped, and the moment of it. If it
 // has not by the time it is due, overdue is called once: the kubelet may be dead.
 func (w *workload) awaitStopped(ctx context.Context, due time.Time, overdue func()) time.Time {
+	w.a.awaited.Add(1)
+	defer w.a.awaited.Add(-1)
 	for {
 		pod, gone, _ := w.state()
 		call, cancel := context.WithTimeout(ctx, time.Second)
@@ -141,7 +149,8 @@ func (w *workload) awaitStopped(ctx context.Context, due time.Time, overdue func
 			continue
 		}
 		select {
-		case <-time.After(20 * time.Millisecond):
+		// The runtime has better things to do when a hundred containers are stopped.
+		case <-time.After(max(leastLook, time.Duration(w.a.awaited.Load())*lookTogether)):
 		case <-ctx.Done():
 			return time.Now()
 		}
