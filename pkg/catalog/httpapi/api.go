@@ -7,6 +7,7 @@ package httpapi
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -35,6 +36,9 @@ type Store interface {
 	GetRunRevision(ctx context.Context, key string) (catalog.Detail, int64, error)
 	ListRuns(ctx context.Context, query catalog.RunQuery) (catalog.Page[catalog.Summary], error)
 	ListResults(ctx context.Context, query catalog.ResultQuery) (catalog.Page[catalog.Result], error)
+	ListResultsJSON(ctx context.Context, query catalog.ResultQuery) (catalog.Page[json.RawMessage], error)
+	ResultJSON(ctx context.Context, id string) (json.RawMessage, error)
+	File(ctx context.Context, importID string) (name string, content []byte, err error)
 	ListInterruptions(ctx context.Context, query catalog.InterruptionQuery) (catalog.Page[catalog.Interruption], error)
 	ListModels(ctx context.Context) ([]catalog.Model, error)
 	Measured(ctx context.Context, keys []string, query catalog.RunQuery) (runs []catalog.Detail, more bool, err error)
@@ -81,6 +85,7 @@ func (a *api) register(mux *http.ServeMux) {
 	a.huma = humago.New(mux, config())
 	a.registerRuns()
 	a.registerLists()
+	a.registerResults()
 	a.registerComparisons()
 	a.registerImports()
 	a.registerInstances()

@@ -16,10 +16,6 @@ func (a *api) registerLists() {
 		page, err := a.store.ListRuns(ctx, in.Query())
 		return &body[catalog.Page[catalog.Summary]]{page}, a.problem(err)
 	})
-	huma.Register(a.huma, conditional("list-results", "/v1/results", "Results, those of the newest import first"), func(ctx context.Context, in *filter.ResultList) (*body[catalog.Page[catalog.Result]], error) {
-		page, err := a.store.ListResults(ctx, in.Query())
-		return &body[catalog.Page[catalog.Result]]{page}, a.problem(err)
-	})
 	huma.Register(a.huma, conditional("list-interruptions", "/v1/interruptions", "Interruptions, the newest first"), func(ctx context.Context, in *filter.InterruptionList) (*body[catalog.Page[catalog.Interruption]], error) {
 		page, err := a.store.ListInterruptions(ctx, in.Query())
 		return &body[catalog.Page[catalog.Interruption]]{page}, a.problem(err)

@@ -20,6 +20,7 @@ import (
 // queryer is a pool or a transaction.
 type queryer interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	SendBatch(ctx context.Context, b *pgx.Batch) pgx.BatchResults
 }
 
 // row is one row of an answer.
@@ -31,6 +32,17 @@ func collect[T any](ctx context.Context, q queryer, scan func(row) (T, error), s
 		return nil, err
 	}
 	return pgx.CollectRows(rows, func(r pgx.CollectableRow) (T, error) { return scan(r) })
+}
+
+// queue adds a query to those that are sent together, in one round trip. What it
+// finds is there once the batch has been sent.
+func queue[T any](b *pgx.Batch, scan func(row) (T, error), sql string, args ...any) *[]T {
+	found := new([]T)
+	b.Queue(sql, args...).Query(func(rows pgx.Rows) (err error) {
+		*found, err = pgx.CollectRows(rows, func(r pgx.CollectableRow) (T, error) { return scan(r) })
+		return err
+	})
+	return found
 }
 
 const selectRun = `SELECT key, revision, namespace, pod_name, pod_uid, model, benchmark, image, image_digest, status, gpu_model, gpu_count,
@@ -96,23 +108,29 @@ func scanTelemetryOf(from row) (of[catalog.Telemetry], error) {
 	return o, json.Unmarshal(body, &o.part.GPUs)
 }
 
-// selectResults leaves out those whose file came again with other content.
-const selectResults = `SELECT r.run_key, r.body, r.imported_at, r.id::text FROM results r JOIN imports i ON i.id = r.import_id AND NOT i.superseded`
+const selectResults = `SELECT body, imported_at, id::text FROM results`
 
-// listedResult is a result with what its place in a list follows from.
+// current leaves out the results whose file came again with other content.
+const current = "NOT superseded"
+
+// listedResult is a result as it is stored, with what its place in a list
+// follows from.
 type listedResult struct {
-	catalog.Result
+	body       json.RawMessage
 	importedAt time.Time
+	id         string
 }
 
-func scanResult(from row) (listedResult, error) {
-	var r listedResult
-	var run, id string
-	var body []byte
-	if err := from.Scan(&run, &body, &r.importedAt, &id); err != nil {
+func scanListed(from row) (r listedResult, err error) {
+	return r, from.Scan((*[]byte)(&r.body), &r.importedAt, &r.id)
+}
+
+func scanResult(from row) (r catalog.Result, err error) {
+	listed, err := scanListed(from)
+	if err != nil {
 		return r, err
 	}
-	return r, json.Unmarshal(body, &r.Result)
+	return r, json.Unmarshal(listed.body, &r)
 }
 
 const selectImports = `SELECT i.id::text, i.run_key, i.file, i.format, i.sha256, i.bytes, i.imported_at, i.superseded,
@@ -125,42 +143,61 @@ func scanImport(from row) (catalog.Import, error) {
 	return i, err
 }
 
-// parts reads everything about the runs, in the order of the keys.
-func parts(ctx context.Context, q queryer, runs []catalog.Run) ([]catalog.Parts, error) {
-	keys, at := make([]string, len(runs)), make(map[string]*catalog.Parts, len(runs))
+// partsQuery is everything about some runs, once its batch has been sent.
+type partsQuery struct {
+	segments      *[]of[catalog.Segment]
+	interruptions *[]catalog.Interruption
+	telemetry     *[]of[catalog.Telemetry]
+	results       *[]catalog.Result
+}
+
+// queueParts asks for everything about the runs.
+func queueParts(b *pgx.Batch, keys []string) partsQuery {
+	return partsQuery{
+		segments:      queue(b, scanSegmentOf, selectSegments+" WHERE run_key = ANY($1) ORDER BY started_at, pod_uid", keys),
+		interruptions: queue(b, scanInterruption, selectInterruptions+" WHERE run_key = ANY($1) ORDER BY listed_at, notice_id", keys),
+		telemetry:     queue(b, scanTelemetryOf, selectTelemetry+" WHERE run_key = ANY($1) ORDER BY from_at, pod_uid", keys),
+		results: queue(b, scanResult, selectResults+" WHERE run_key = ANY($1) AND "+current+" ORDER BY concurrency, imported_at, id", keys),
+	}
+}
+
+// of gives each run its parts, in the order of the runs.
+func (q partsQuery) of(runs []catalog.Run) []catalog.Parts {
+	at := make(map[string]*catalog.Parts, len(runs))
 	out := make([]catalog.Parts, len(runs))
 	for n, r := range runs {
-		keys[n], out[n].Run, at[r.Key] = r.Key, r, &out[n]
+		out[n].Run, at[r.Key] = r, &out[n]
 	}
-	segments, err := collect(ctx, q, scanSegmentOf, selectSegments+" WHERE run_key = ANY($1) ORDER BY started_at, pod_uid", keys)
-	if err != nil {
-		return nil, err
-	}
-	for _, s := range segments {
+	for _, s := range *q.segments {
 		at[s.run].Segments = append(at[s.run].Segments, s.part)
 	}
-	interruptions, err := collect(ctx, q, scanInterruption, selectInterruptions+" WHERE run_key = ANY($1) ORDER BY listed_at, notice_id", keys)
-	if err != nil {
-		return nil, err
-	}
-	for _, i := range interruptions {
+	for _, i := range *q.interruptions {
 		at[i.RunKey].Interruptions = append(at[i.RunKey].Interruptions, i)
 	}
-	telemetry, err := collect(ctx, q, scanTelemetryOf, selectTelemetry+" WHERE run_key = ANY($1) ORDER BY from_at, pod_uid", keys)
-	if err != nil {
-		return nil, err
-	}
-	for _, t := range telemetry {
+	for _, t := range *q.telemetry {
 		at[t.run].Telemetry = append(at[t.run].Telemetry, t.part)
 	}
-	results, err := collect(ctx, q, scanResult, selectResults+" WHERE r.run_key = ANY($1) ORDER BY r.concurrency, r.imported_at, r.id", keys)
-	if err != nil {
+	for _, r := range *q.results {
+		at[r.RunKey].Results = append(at[r.RunKey].Results, r)
+	}
+	return out
+}
+
+// parts reads everything about the runs, in their order.
+func parts(ctx context.Context, q queryer, runs []catalog.Run) ([]catalog.Parts, error) {
+	if len(runs) == 0 {
+		return nil, nil
+	}
+	keys := make([]string, len(runs))
+	for n, r := range runs {
+		keys[n] = r.Key
+	}
+	var b pgx.Batch
+	asked := queueParts(&b, keys)
+	if err := q.SendBatch(ctx, &b).Close(); err != nil {
 		return nil, err
 	}
-	for _, r := range results {
-		at[r.RunKey].Results = append(at[r.RunKey].Results, r.Result)
-	}
-	return out, nil
+	return asked.of(runs), nil
 }
 
 // snapshot runs do on one state of the database, so that a run's parts belong together.
@@ -177,23 +214,30 @@ func (s *Store) GetRun(ctx context.Context, key string) (catalog.Detail, error) 
 // GetRunRevision is a run with all its parts, and its revision: a number that
 // grows with each change of any of them.
 func (s *Store) GetRunRevision(ctx context.Context, key string) (detail catalog.Detail, revision int64, err error) {
-	err = s.snapshot(ctx, func(tx pgx.Tx) error {
-		var run catalog.Run
-		run, revision, err = scanRun(tx.QueryRow(ctx, selectRun+" WHERE key = $1", key))
-		if errors.Is(err, pgx.ErrNoRows) {
-			return fmt.Errorf("run %q: %w", key, catalog.ErrNotFound)
-		}
-		if err != nil {
-			return err
-		}
-		all, err := parts(ctx, tx, []catalog.Run{run})
-		if err != nil {
-			return err
-		}
-		detail = catalog.Describe(all[0], s.now())
-		return nil
-	})
-	return detail, revision, explain(err)
+	// One round trip, and one state of the database: the transaction is part of it.
+	var b pgx.Batch
+	b.Queue("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+	asked := queueRun(&b, key)
+	b.Queue("COMMIT")
+	if err := s.pool.SendBatch(ctx, &b).Close(); err != nil {
+		return detail, 0, explain(err)
+	}
+	run, err := asked.run(key)
+	if err != nil {
+		return detail, 0, err
+	}
+	return catalog.Describe(run, s.now()), (*asked.found)[0].revision, nil
+}
+
+// revisedRun is a run with its revision.
+type revisedRun struct {
+	catalog.Run
+	revision int64
+}
+
+func scanRevised(from row) (r revisedRun, err error) {
+	r.Run, r.revision, err = scanRun(from)
+	return r, err
 }
 
 // where builds a condition out of the parts that apply.
@@ -363,50 +407,98 @@ type withListed struct {
 
 func (w withListed) Scan(dest ...any) error { return w.row.Scan(append(dest, w.at)...) }
 
-// ListResults is one page of results, those of the newest import first.
-func (s *Store) ListResults(ctx context.Context, query catalog.ResultQuery) (catalog.Page[catalog.Result], error) {
-	page := catalog.Page[catalog.Result]{Items: []catalog.Result{}}
-	limit := catalog.PageSize(query.Limit)
-	var w where
-	w.equal("r.run_key", query.RunKey)
-	w.equal("r.model", query.Model)
-	w.equal("i.format", query.Format)
-	if query.GPUModel != "" {
-		w.args = append(w.args, query.GPUModel)
-		w.conditions = append(w.conditions, fmt.Sprintf("EXISTS (SELECT FROM runs WHERE runs.key = r.run_key AND runs.gpu_model = $%d)", len(w.args)))
-	}
-	if query.Verdict != "" {
-		w.args = append(w.args, query.Verdict)
-		w.conditions = append(w.conditions, fmt.Sprintf("EXISTS (SELECT FROM runs WHERE runs.key = r.run_key AND runs.verdict = $%d)", len(w.args)))
-	}
+// whereResults is what a query asks of results, from the page it asks for on.
+func whereResults(query catalog.ResultQuery) (where, error) {
+	w := where{conditions: []string{current}}
+	w.equal("run_key", query.RunKey)
+	w.equal("model", query.Model)
+	w.equal("format", query.Format)
+	w.equal("gpu_model", query.GPUModel)
+	w.equal("verdict", string(query.Verdict))
 	if query.Concurrency != nil {
-		w.args = append(w.args, *query.Concurrency)
-		w.conditions = append(w.conditions, fmt.Sprintf("r.concurrency = $%d", len(w.args)))
+		w.compare("concurrency =", *query.Concurrency)
 	}
-	w.between("r.imported_at", query.Since, query.Before)
+	w.between("imported_at", query.Since, query.Before)
 	if query.PageToken != "" {
 		p, err := parseToken(query.PageToken, 1, query.OldestFirst)
 		if err != nil {
-			return page, err
+			return w, err
 		}
 		id, err := uuid.Parse(p.Keys[0])
 		if err != nil {
-			return page, fmt.Errorf("%w: pageToken %q is not one this list gave; leave it out for the first page", catalog.ErrInvalid, query.PageToken)
+			return w, fmt.Errorf("%w: pageToken %q is not one this list gave; leave it out for the first page", catalog.ErrInvalid, query.PageToken)
 		}
-		w.after("r.imported_at, r.id", query.OldestFirst, p.At, id)
+		w.after("imported_at, id", query.OldestFirst, p.At, id)
 	}
-	rows, err := collect(ctx, s.pool, scanResult, selectResults+w.sql("r.imported_at, r.id", query.OldestFirst, limit), w.args...)
+	return w, nil
+}
+
+// ListResultsJSON is one page of results as they are stored: the JSON of
+// catalog.Result. A list is passed on far more often than it is looked into.
+func (s *Store) ListResultsJSON(ctx context.Context, query catalog.ResultQuery) (catalog.Page[json.RawMessage], error) {
+	page := catalog.Page[json.RawMessage]{Items: []json.RawMessage{}}
+	limit := catalog.PageSize(query.Limit)
+	w, err := whereResults(query)
+	if err != nil {
+		return page, err
+	}
+	rows, err := collect(ctx, s.pool, scanListed, selectResults+w.sql("imported_at, id", query.OldestFirst, limit), w.args...)
 	if err != nil {
 		return page, explain(err)
 	}
 	if len(rows) > limit {
 		rows = rows[:limit]
-		page.NextPageToken = position{OldestFirst: query.OldestFirst, At: rows[limit-1].importedAt, Keys: []string{rows[limit-1].ID}}.token()
+		page.NextPageToken = position{OldestFirst: query.OldestFirst, At: rows[limit-1].importedAt, Keys: []string{rows[limit-1].id}}.token()
 	}
 	for _, r := range rows {
-		page.Items = append(page.Items, r.Result)
+		page.Items = append(page.Items, r.body)
 	}
 	return page, nil
+}
+
+// ListResults is one page of results, those of the newest import first.
+func (s *Store) ListResults(ctx context.Context, query catalog.ResultQuery) (catalog.Page[catalog.Result], error) {
+	stored, err := s.ListResultsJSON(ctx, query)
+	page := catalog.Page[catalog.Result]{Items: make([]catalog.Result, len(stored.Items)), NextPageToken: stored.NextPageToken}
+	for n, body := range stored.Items {
+		err = errors.Join(err, json.Unmarshal(body, &page.Items[n]))
+	}
+	return page, err
+}
+
+// ResultJSON is one result as it is stored, also if its file has been replaced.
+func (s *Store) ResultJSON(ctx context.Context, id string) (json.RawMessage, error) {
+	name, err := uuid.Parse(id)
+	if err != nil {
+		return nil, fmt.Errorf("result %q: %w", id, catalog.ErrNotFound)
+	}
+	rows, err := collect(ctx, s.pool, scanListed, selectResults+" WHERE id = $1", name)
+	if err != nil {
+		return nil, explain(err)
+	}
+	for _, r := range rows {
+		return r.body, nil
+	}
+	return nil, fmt.Errorf("result %q: %w", id, catalog.ErrNotFound)
+}
+
+// File is the content of an import, as it came, and its name. Imports of builds
+// that did not keep it are catalog.ErrNotFound.
+func (s *Store) File(ctx context.Context, importID string) (name string, content []byte, err error) {
+	id, err := uuid.Parse(importID)
+	if err != nil {
+		return "", nil, fmt.Errorf("import %q: %w", importID, catalog.ErrNotFound)
+	}
+	var packed []byte
+	err = s.pool.QueryRow(ctx, "SELECT i.file, f.zstd FROM imports i JOIN files f ON f.import_id = i.id WHERE i.id = $1", id).Scan(&name, &packed)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return "", nil, fmt.Errorf("file of import %q: %w", importID, catalog.ErrNotFound)
+	}
+	if err != nil {
+		return "", nil, explain(err)
+	}
+	content, err = unpack(packed)
+	return name, content, err
 }
 
 // ListInterruptions is one page of interruptions, the newest first.
@@ -461,10 +553,10 @@ func (s *Store) ListModels(ctx context.Context) ([]catalog.Model, error) {
 		m.LastRunAt = moment(last)
 		return m, err
 	}
-	models, err := collect(ctx, s.pool, scan, `SELECT model, count(*),
-		(SELECT count(*) FROM results res JOIN imports i ON i.id = res.import_id AND NOT i.superseded JOIN runs x ON x.key = res.run_key WHERE x.model = r.model),
-		coalesce(array_agg(DISTINCT gpu_model ORDER BY gpu_model) FILTER (WHERE gpu_model <> ''), '{}'), max(started_at)
-		FROM runs r WHERE model <> '' GROUP BY model ORDER BY model`)
+	models, err := collect(ctx, s.pool, scan, `SELECT model, sum(runs)::bigint, sum(results)::bigint,
+		coalesce(array_agg(gpu_model ORDER BY gpu_model) FILTER (WHERE gpu_model <> ''), '{}'), max(last)
+		FROM (SELECT model, gpu_model, count(*) AS runs, sum(results) AS results, max(started_at) AS last FROM runs WHERE model <> '' GROUP BY model, gpu_model) g
+		GROUP BY model ORDER BY model`)
 	if models == nil {
 		models = []catalog.Model{}
 	}

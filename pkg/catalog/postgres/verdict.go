@@ -12,20 +12,47 @@ import (
 	"github.com/spotbench/spotbench/pkg/catalog"
 )
 
-// judge writes the verdict on a run, whose lock the transaction holds, where
-// filters find it.
+// judge writes the verdict on a run, whose lock the transaction holds.
 func judge(ctx context.Context, tx pgx.Tx, key string) error {
-	run, _, err := scanRun(tx.QueryRow(ctx, selectRun+" WHERE key = $1", key))
+	var b pgx.Batch
+	asked := queueRun(&b, key)
+	if err := tx.SendBatch(ctx, &b).Close(); err != nil {
+		return err
+	}
+	run, err := asked.run(key)
 	if err != nil {
 		return err
 	}
-	all, err := parts(ctx, tx, []catalog.Run{run})
-	if err != nil {
-		return err
+	var writes pgx.Batch
+	queueVerdict(&writes, run, catalog.Judge(run))
+	return tx.SendBatch(ctx, &writes).Close()
+}
+
+// wholeRun is a run with everything about it, once its batch has been sent.
+type wholeRun struct {
+	found *[]revisedRun
+	parts partsQuery
+}
+
+func queueRun(b *pgx.Batch, key string) wholeRun {
+	return wholeRun{queue(b, scanRevised, selectRun+" WHERE key = $1", key), queueParts(b, []string{key})}
+}
+
+func (w wholeRun) run(key string) (catalog.Parts, error) {
+	for _, r := range *w.found {
+		return w.parts.of([]catalog.Run{r.Run})[0], nil
 	}
-	verdict := catalog.Judge(all[0])
-	_, err = tx.Exec(ctx, "UPDATE runs SET verdict = $2, verdict_rules = $3 WHERE key = $1", key, verdict.Verdict, verdict.Rules)
-	return err
+	return catalog.Parts{}, fmt.Errorf("run %q: %w", key, catalog.ErrNotFound)
+}
+
+// queueVerdict writes the verdict where filters find it: with the run and with its
+// results, which also follow the run's GPU model.
+func queueVerdict(b *pgx.Batch, run catalog.Parts, verdict catalog.Validity) {
+	b.Queue("UPDATE runs SET verdict = $2, verdict_rules = $3, results = $4 WHERE key = $1", run.Run.Key, verdict.Verdict, verdict.Rules, len(run.Results))
+	if len(run.Results) > 0 {
+		b.Queue("UPDATE results SET verdict = $2, gpu_model = $3 WHERE run_key = $1 AND "+current+" AND (verdict <> $2 OR gpu_model <> $3)",
+			run.Run.Key, verdict.Verdict, run.Run.GPUModel)
+	}
 }
 
 // Rejudge writes anew the verdicts that were found by other rules than this
@@ -62,7 +89,7 @@ func (s *Store) Measured(ctx context.Context, keys []string, query catalog.RunQu
 		w.args = append(w.args, keys)
 		w.conditions = append(w.conditions, fmt.Sprintf("key = ANY($%d)", len(w.args)))
 	} else {
-		w.conditions = append(w.conditions, "EXISTS (SELECT FROM results WHERE results.run_key = runs.key)")
+		w.conditions = append(w.conditions, "results > 0")
 	}
 	err = s.snapshot(ctx, func(tx pgx.Tx) error {
 		scan := func(from row) (catalog.Run, error) { r, _, err := scanRun(from); return r, err }

@@ -77,20 +77,38 @@ func TestAFilledDatabaseOfOlderRulesIsJudgedAnew(t *testing.T) {
 		measure(t, s, fmt.Sprintf("ns/valid-%d", n), 200)
 		measure(t, s, fmt.Sprintf("ns/few-%d", n), 50)
 	}
-	if err := s.MigrateDown(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.MigrateUp(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	downAndUp(t, s, 2)
 	if judged, err := s.Rejudge(t.Context()); err != nil || judged != 10 {
 		t.Errorf("%d runs were judged, %v; want 10", judged, err)
 	}
 	if valid, suspect := keysBy(t, s, catalog.Valid), keysBy(t, s, catalog.Suspect); len(valid) != 5 || len(suspect) != 5 {
 		t.Errorf("valid %v, suspect %v; want five each", valid, suspect)
 	}
+	if page, err := s.ListResults(t.Context(), catalog.ResultQuery{Verdict: catalog.Suspect}); err != nil || len(page.Items) != 5 {
+		t.Errorf("%d results of suspect runs, %v; want five", len(page.Items), err)
+	}
 	if judged, err := s.Rejudge(t.Context()); err != nil || judged != 0 {
 		t.Errorf("again %d runs were judged, %v; want none", judged, err)
+	}
+}
+
+// downAndUp takes the schema of a database back to a version, and brings it up again.
+func downAndUp(t *testing.T, s *postgres.Store, version int64) {
+	t.Helper()
+	for {
+		steps, err := s.MigrateStatus(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.ContainsFunc(steps, func(m postgres.Migration) bool { return m.Applied && m.Version > version }) {
+			break
+		}
+		if err := s.MigrateDown(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.MigrateUp(t.Context()); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -7,7 +7,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/spotbench/spotbench/pkg/catalog"
@@ -180,37 +182,77 @@ func (s *Store) PutTelemetry(ctx context.Context, key, podUID string, telemetry 
 // content under a name the run knows takes the place of the earlier one.
 func (s *Store) Import(ctx context.Context, runKey, file, format string, content []byte, results []catalog.Result) (imported catalog.Import, created bool, err error) {
 	imported, results = catalog.NewImport(runKey, file, format, content, results, *stamp(s.now()))
-	err = s.inRun(ctx, runKey, func(tx pgx.Tx) error {
-		created = false
-		earlier, err := collect(ctx, tx, scanImport, selectImports+" WHERE i.id = $1", imported.ID)
-		if err != nil {
+	packed := pack(content)
+	rows := make([]resultRow, len(results))
+	for n, r := range results {
+		if rows[n], err = newResultRow(r); err != nil {
+			return imported, false, err
+		}
+	}
+	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		var locked pgx.Batch
+		locked.Queue("UPDATE runs SET revision = revision + 1, updated_at = now() WHERE key = $1", runKey)
+		asked := queueRun(&locked, runKey)
+		earlier := queue(&locked, scanImport, selectImports+" WHERE i.id = $1", imported.ID)
+		if err := tx.SendBatch(ctx, &locked).Close(); err != nil {
 			return err
 		}
-		for _, e := range earlier {
-			imported = e
+		run, err := asked.run(runKey)
+		if err != nil {
+			return fmt.Errorf("%w; create it first (PUT /v1/runs/{key})", err)
+		}
+		for _, e := range *earlier {
+			imported, created = e, false
 			return nil
 		}
+		var writes pgx.Batch
 		if file != "" {
-			if _, err := tx.Exec(ctx, "UPDATE imports SET superseded = true WHERE run_key = $1 AND file = $2", runKey, file); err != nil {
-				return err
-			}
+			run.Results = slices.DeleteFunc(run.Results, func(r catalog.Result) bool { return r.File == file })
+			writes.Queue(`WITH replaced AS (UPDATE imports SET superseded = true WHERE run_key = $1 AND file = $2 AND NOT superseded RETURNING id)
+				UPDATE results SET superseded = true WHERE import_id IN (SELECT id FROM replaced)`, runKey, file)
 		}
-		if _, err := tx.Exec(ctx, "INSERT INTO imports (id, run_key, file, format, sha256, bytes, imported_at) VALUES ($1, $2, $3, $4, $5, $6, $7)",
-			imported.ID, runKey, file, format, imported.SHA256, imported.Bytes, imported.ImportedAt); err != nil {
+		// The verdict is found before the results are written, so that they are written once.
+		run.Results = append(run.Results, results...)
+		verdict := catalog.Judge(run)
+		queueVerdict(&writes, run, verdict)
+		writes.Queue("INSERT INTO imports (id, run_key, file, format, sha256, bytes, imported_at) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+			imported.ID, runKey, file, format, imported.SHA256, imported.Bytes, imported.ImportedAt)
+		writes.Queue("INSERT INTO files (import_id, zstd) VALUES ($1, $2)", imported.ID, packed)
+		if err := tx.SendBatch(ctx, &writes).Close(); err != nil {
 			return err
 		}
-		for n, r := range results {
-			body, err := json.Marshal(r)
-			if err != nil {
-				return fmt.Errorf("%w: result: %w", catalog.ErrInvalid, err)
-			}
-			if _, err := tx.Exec(ctx, "INSERT INTO results (id, import_id, position, run_key, model, concurrency, imported_at, body) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-				r.ID, imported.ID, n, runKey, r.Model, r.Concurrency, imported.ImportedAt, body); err != nil {
-				return err
-			}
+		if _, err := tx.CopyFrom(ctx, pgx.Identifier{"results"},
+			[]string{"id", "import_id", "position", "run_key", "model", "concurrency", "imported_at", "format", "gpu_model", "verdict", "body"},
+			pgx.CopyFromSlice(len(rows), func(n int) ([]any, error) {
+				r := rows[n]
+				return []any{r.id, r.importID, n, runKey, r.model, r.concurrency, imported.ImportedAt, format, run.Run.GPUModel, string(verdict.Verdict), r.body}, nil
+			})); err != nil {
+			return err
 		}
 		created = true
 		return nil
 	})
-	return imported, created, err
+	return imported, created, explain(err)
+}
+
+// resultRow is a result as a row of the table.
+type resultRow struct {
+	id, importID uuid.UUID
+	model        string
+	concurrency  *int64
+	body         json.RawMessage
+}
+
+func newResultRow(r catalog.Result) (row resultRow, err error) {
+	row = resultRow{model: r.Model, concurrency: r.Concurrency}
+	if row.id, err = uuid.Parse(r.ID); err != nil {
+		return row, fmt.Errorf("id of a result: %w", err)
+	}
+	if row.importID, err = uuid.Parse(r.ImportID); err != nil {
+		return row, fmt.Errorf("id of an import: %w", err)
+	}
+	if row.body, err = json.Marshal(r); err != nil {
+		return row, fmt.Errorf("%w: result: %w", catalog.ErrInvalid, err)
+	}
+	return row, nil
 }
