@@ -73,6 +73,11 @@ bench-checkpoint: ## Checkpoints and restores of SIZE (default 1Gi) beside tar |
 	mkdir -p $(OUT)
 	$(GO) run ./bench/checkpoint -size $(or $(SIZE),1Gi) -json $(OUT)/checkpoint.json
 
+.PHONY: bench-catalog
+bench-catalog: ## The catalog on RESULTS_DIR's ten million results beside a bare handler, pgbench and Redis (40 GB of disk, 15 min)
+	mkdir -p $(OUT)
+	$(GO) run ./bench/catalog -dir $(or $(RESULTS_DIR),$(OUT)/bench-catalog) -json $(OUT)/catalog.json
+
 .PHONY: bench-placement
 bench-placement: ## GPUs allocated on Alibaba's openb trace, ours beside the published policies (OPENB=directory)
 	mkdir -p $(OUT)/placement

@@ -22,6 +22,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/spotbench/spotbench/bench/internal/proc"
 	"github.com/spotbench/spotbench/pkg/localcluster"
 	"github.com/spotbench/spotbench/pkg/localcluster/toolchain"
 )
@@ -316,10 +317,10 @@ func look(ctx context.Context, r *running) (reading, error) {
 		return reading{}, err
 	}
 	out := reading{attempts: read(families[metricAlgorithm], "", "")}
-	if out.cpu, err = cpuTime(r.cmd.Process.Pid); err != nil {
+	if out.cpu, err = proc.CPUTime(r.cmd.Process.Pid); err != nil {
 		return reading{}, err
 	}
-	out.memory, err = peakMemory(r.cmd.Process.Pid)
+	out.memory, err = proc.PeakMemory(r.cmd.Process.Pid)
 	return out, err
 }
 

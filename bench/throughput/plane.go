@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
+	"github.com/spotbench/spotbench/bench/internal/proc"
 	"github.com/spotbench/spotbench/pkg/localcluster/pki"
 )
 
@@ -46,7 +47,7 @@ func start(dir, name, program string, args ...string) (*process, error) {
 	defer out.Close()
 	cmd := exec.Command(program, args...) //nolint:noctx // ended by stop, which lets it end by itself first
 	cmd.Stdout, cmd.Stderr = out, out
-	cmd.SysProcAttr = diesWithParent()
+	cmd.SysProcAttr = proc.DiesWithParent()
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}

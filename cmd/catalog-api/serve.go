@@ -50,18 +50,24 @@ type serveOptions struct {
 }
 
 // databaseOptions say which database to use.
-type databaseOptions struct{ flag string }
+type databaseOptions struct {
+	flag        string
+	connections int
+	timeout     time.Duration
+}
 
 func (d *databaseOptions) addFlags(cmd *cobra.Command) {
 	// The environment's is no default: --help prints defaults, and it may have a password.
 	cmd.Flags().StringVar(&d.flag, "database-url", "", "PostgreSQL's address; the password may be in env DB_PASSWORD instead (env DATABASE_URL)")
+	cmd.Flags().IntVar(&d.connections, "database-connections", postgres.DefaultConnections, "most connections to the database")
+	cmd.Flags().DurationVar(&d.timeout, "statement-timeout", postgres.DefaultStatementTimeout, "what one statement may take")
 }
 
 // url is the database's address, "" when none was given.
 func (d *databaseOptions) url() string { return cmp.Or(d.flag, os.Getenv("DATABASE_URL")) }
 
-func openDatabase(ctx context.Context, url string) (*postgres.Store, error) {
-	return postgres.Open(ctx, url, os.Getenv("DB_PASSWORD"))
+func (d *databaseOptions) open(ctx context.Context, url string) (*postgres.Store, error) {
+	return postgres.Open(ctx, postgres.Options{URL: url, Password: os.Getenv("DB_PASSWORD"), Connections: d.connections, StatementTimeout: d.timeout})
 }
 
 func serveCommand() *cobra.Command {
@@ -104,6 +110,9 @@ func (o *serveOptions) validate() error {
 			errs = append(errs, fmt.Errorf("%s %q is no address; use for example :8000 or 127.0.0.1:8000", a.flag, a.value))
 		}
 	}
+	if o.database.connections < 2 || o.database.timeout < time.Second {
+		errs = append(errs, errors.New("--database-connections must be at least 2, and --statement-timeout at least 1s"))
+	}
 	if o.database.url() == "" && o.dataDir == "" {
 		errs = append(errs, errors.New("neither --database-url nor --data-dir; give one of them"))
 	}
@@ -130,7 +139,7 @@ func (o *serveOptions) serve(ctx context.Context, log *slog.Logger) (err error) 
 		defer func() { err = errors.Join(err, own.Stop(context.WithoutCancel(ctx))) }()
 		database, exited = own.URL(), own.Exited()
 	}
-	store, err := openDatabase(ctx, database)
+	store, err := o.database.open(ctx, database)
 	if err != nil {
 		return err
 	}

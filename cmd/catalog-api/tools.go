@@ -107,7 +107,7 @@ func migrateCommand() *cobra.Command {
 			if url == "" {
 				return errors.New("--database-url is empty; give PostgreSQL's address, for example postgres://catalog@db.example/catalog")
 			}
-			store, err := openDatabase(cmd.Context(), url)
+			store, err := database.open(cmd.Context(), url)
 			if err != nil {
 				return err
 			}

@@ -38,7 +38,7 @@ func serveCatalog(t *testing.T) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = server.Stop(context.Background()) })
-	store, err := postgres.Open(t.Context(), server.URL(), "")
+	store, err := postgres.Open(t.Context(), postgres.Options{URL: server.URL()})
 	if err != nil {
 		t.Fatal(err)
 	}

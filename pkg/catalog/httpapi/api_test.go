@@ -61,7 +61,7 @@ type stage struct {
 
 func newStage(t *testing.T) *stage {
 	t.Helper()
-	store, err := postgres.Open(t.Context(), server.URL(), "")
+	store, err := postgres.Open(t.Context(), postgres.Options{URL: server.URL()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,7 +7,9 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"net/http"
+	"strconv"
 	"strings"
+	"sync"
 )
 
 // matches reports whether an If-None-Match or If-Match names the tag (RFC 9110,
@@ -31,7 +33,14 @@ func tagged(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		answer := &held{header: w.Header(), status: http.StatusOK}
+		answer, _ := answers.Get().(*held) // the pool has no others
+		answer.header, answer.status = w.Header(), http.StatusOK
+		answer.body.Reset()
+		defer func() {
+			if answer.header = nil; answer.body.Cap() <= largestKept {
+				answers.Put(answer)
+			}
+		}()
 		next.ServeHTTP(answer, r)
 		if answer.status == http.StatusOK && w.Header().Get("ETag") == "" {
 			sum := sha256.Sum256(answer.body.Bytes())
@@ -44,10 +53,18 @@ func tagged(next http.Handler) http.Handler {
 				return
 			}
 		}
+		w.Header().Set("Content-Length", strconv.Itoa(answer.body.Len()))
 		w.WriteHeader(answer.status)
 		_, _ = w.Write(answer.body.Bytes()) // the caller is gone if this fails
 	})
 }
+
+// answers are reused: they are of many sizes, and growing each anew is what reads
+// would allocate most for.
+var answers = sync.Pool{New: func() any { return &held{} }}
+
+// largestKept is the size above which an answer's memory is given back.
+const largestKept = 1 << 20
 
 // held is an answer that waits for its tag. Lists are bounded, so it is too.
 type held struct {

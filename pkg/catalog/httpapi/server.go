@@ -112,6 +112,9 @@ func (a *api) observe(mux *http.ServeMux) http.Handler {
 			}
 			a.metrics.requests.WithLabelValues(route, strconv.Itoa(answer.status)).Inc()
 			a.metrics.seconds.WithLabelValues(route).Observe(time.Since(start).Seconds())
+			if !a.log.Enabled(r.Context(), slog.LevelDebug) {
+				return
+			}
 			a.log.Debug("request", "method", r.Method, "path", r.URL.EscapedPath(), "status", answer.status, "duration", time.Since(start))
 		}()
 		header := answer.Header()

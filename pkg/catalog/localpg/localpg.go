@@ -43,8 +43,8 @@ type Server struct {
 // Start starts a server on the data directory, making the database in it the
 // first time, and returns when it takes connections. PostgreSQL's programs are
 // those of the machine; where there are none and we are root, Debian's package is
-// installed.
-func Start(ctx context.Context, dataDir string, log *slog.Logger) (*Server, error) {
+// installed. Settings are "name=value", as in postgresql.conf.
+func Start(ctx context.Context, dataDir string, log *slog.Logger, settings ...string) (*Server, error) {
 	bin, err := programs(ctx, log)
 	if err != nil {
 		return nil, err
@@ -79,9 +79,12 @@ func Start(ctx context.Context, dataDir string, log *slog.Logger) (*Server, erro
 	}
 	s := &Server{socket: socket, exited: make(chan error, 1), log: log}
 	// Not bound to ctx: the server is stopped by Stop, which lets it finish its work.
-	s.cmd = owner.command(context.WithoutCancel(ctx), filepath.Join(bin, "postgres"), "-D", cluster, "-k", socket,
-		"-c", "listen_addresses=", "-c", "unix_socket_permissions=0700", "-c", "logging_collector=off", "-c", "log_min_messages=warning",
-		"-c", "dynamic_shared_memory_type=mmap")
+	args := []string{"-D", cluster, "-k", socket}
+	for _, setting := range append([]string{"listen_addresses=", "unix_socket_permissions=0700", "logging_collector=off", "log_min_messages=warning",
+		"dynamic_shared_memory_type=mmap", "random_page_cost=1.1"}, settings...) {
+		args = append(args, "-c", setting)
+	}
+	s.cmd = owner.command(context.WithoutCancel(ctx), filepath.Join(bin, "postgres"), args...)
 	s.cmd.Stderr = &lineLog{log: log}
 	if err := s.launch(); err != nil {
 		return nil, fmt.Errorf("start PostgreSQL: %w", err)
@@ -149,6 +152,9 @@ func (s *Server) Stop(ctx context.Context) error {
 	}
 	return errors.Join(errors.New("PostgreSQL did not stop and was killed; it recovers at its next start"), s.cmd.Process.Kill())
 }
+
+// PID is the server's first process.
+func (s *Server) PID() int { return s.cmd.Process.Pid }
 
 // Exited is closed when the server has ended by itself; the catalog cannot go on.
 func (s *Server) Exited() <-chan error { return s.exited }

@@ -285,6 +285,11 @@ func (w *where) after(columns string, oldestFirst bool, values ...any) {
 	w.conditions = append(w.conditions, fmt.Sprintf("(%s) %s (%s)", columns, behind, strings.Join(marks, ", ")))
 }
 
+// planned are the arguments for a statement that is planned each time it is sent.
+// A plan for any values would be wrong for rare ones where a column has few: that
+// no run has a region is known from the value alone.
+func (w *where) planned() []any { return append([]any{pgx.QueryExecModeCacheDescribe}, w.args...) }
+
 // all is every condition as a WHERE clause.
 func (w *where) all() string {
 	if len(w.conditions) == 0 {
@@ -353,6 +358,8 @@ func whereRuns(query catalog.RunQuery) where {
 	w.equal("driver_version", query.DriverVersion)
 	w.equal("verdict", string(query.Verdict))
 	w.between("started_at", query.Since, query.Before)
+	// listed_at is the same wherever there is a start, and has the index.
+	w.between("listed_at", query.Since, query.Before)
 	return w
 }
 
@@ -375,7 +382,7 @@ func (s *Store) ListRuns(ctx context.Context, query catalog.RunQuery) (catalog.P
 			r.Run, _, err = scanRun(withListed{from, &r.at})
 			return r, err
 		}
-		rows, err := collect(ctx, tx, scan, strings.Replace(selectRun, " FROM runs", ", listed_at FROM runs", 1)+w.sql("listed_at, key", query.OldestFirst, limit), w.args...)
+		rows, err := collect(ctx, tx, scan, strings.Replace(selectRun, " FROM runs", ", listed_at FROM runs", 1)+w.sql("listed_at, key", query.OldestFirst, limit), w.planned()...)
 		if err != nil {
 			return err
 		}
@@ -510,6 +517,7 @@ func (s *Store) ListInterruptions(ctx context.Context, query catalog.Interruptio
 	w.equal("node", query.Node)
 	w.equal("kind", query.Kind)
 	w.between("notice_at", query.Since, query.Before)
+	w.between("listed_at", query.Since, query.Before) // the same where there is a notice, and has the index
 	if query.PageToken != "" {
 		p, err := parseToken(query.PageToken, 2, query.OldestFirst)
 		if err != nil {

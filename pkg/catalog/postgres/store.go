@@ -6,11 +6,13 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"embed"
 	"errors"
 	"fmt"
 	"io/fs"
+	"strconv"
 	"sync"
 	"time"
 
@@ -32,24 +34,60 @@ type Store struct {
 	now  func() time.Time
 }
 
-// Open connects to the database at a URL or keyword string as PostgreSQL's own
-// clients take it; password, if not empty, replaces the one in it.
-func Open(ctx context.Context, url, password string) (*Store, error) {
-	config, err := pgxpool.ParseConfig(url)
+// Options are how a database is used.
+type Options struct {
+	// URL is its address, a URL or keyword string as PostgreSQL's own clients take it.
+	URL string
+	// Password, if not empty, replaces the one in the URL.
+	Password string
+	// Connections is the most that are open at once; 0 is DefaultConnections.
+	Connections int
+	// StatementTimeout is what one statement may take; 0 is DefaultStatementTimeout.
+	StatementTimeout time.Duration
+	// Notice, if not nil, gets what the server says besides answers: plans, for one,
+	// where auto_explain is loaded.
+	Notice func(text string)
+}
+
+const (
+	// DefaultConnections keeps a database's processors busy, and leaves most of its
+	// hundred connections to others.
+	DefaultConnections = 16
+	// DefaultStatementTimeout ends what nobody waits for any more.
+	DefaultStatementTimeout = 30 * time.Second
+)
+
+// Open connects to the database.
+func Open(ctx context.Context, o Options) (*Store, error) {
+	config, err := o.config()
 	if err != nil {
-		// pgx's message repeats the string with its password blanked.
-		return nil, fmt.Errorf("database URL: %w; use for example postgres://catalog@db.example/catalog?sslmode=verify-full", err)
+		return nil, err
 	}
-	if password != "" {
-		config.ConnConfig.Password = password
-	}
-	config.ConnConfig.RuntimeParams["application_name"] = "spotbench-catalog"
-	config.ConnConfig.RuntimeParams["statement_timeout"] = "30s"
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("database: %w", err)
 	}
 	return &Store{pool: pool, now: time.Now}, nil
+}
+
+func (o Options) config() (*pgxpool.Config, error) {
+	config, err := pgxpool.ParseConfig(o.URL)
+	if err != nil {
+		// pgx's message repeats the string with its password blanked.
+		return nil, fmt.Errorf("database URL: %w; use for example postgres://catalog@db.example/catalog?sslmode=verify-full", err)
+	}
+	if o.Password != "" {
+		config.ConnConfig.Password = o.Password
+	}
+	config.MaxConns = int32(min(cmp.Or(o.Connections, DefaultConnections), 1000)) //nolint:gosec // it is in range
+	config.ConnConfig.RuntimeParams["application_name"] = "spotbench-catalog"
+	config.ConnConfig.RuntimeParams["statement_timeout"] = strconv.FormatInt(cmp.Or(o.StatementTimeout, DefaultStatementTimeout).Milliseconds(), 10)
+	// A transaction of a server that hangs must not hold a run's lock for ever.
+	config.ConnConfig.RuntimeParams["idle_in_transaction_session_timeout"] = "60000"
+	if o.Notice != nil {
+		config.ConnConfig.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) { o.Notice(n.Message) }
+	}
+	return config, nil
 }
 
 // Close ends all connections.

@@ -50,7 +50,7 @@ func emptyDatabase(t *testing.T) *postgres.Store {
 	if _, err := conn.Exec(t.Context(), "CREATE DATABASE "+name); err != nil {
 		t.Fatal(err)
 	}
-	store, err := postgres.Open(t.Context(), strings.Replace(server.URL(), "/catalog?", "/"+name+"?", 1), "")
+	store, err := postgres.Open(t.Context(), postgres.Options{URL: strings.Replace(server.URL(), "/catalog?", "/"+name+"?", 1)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -93,7 +93,7 @@ func (s *Store) Measured(ctx context.Context, keys []string, query catalog.RunQu
 	}
 	err = s.snapshot(ctx, func(tx pgx.Tx) error {
 		scan := func(from row) (catalog.Run, error) { r, _, err := scanRun(from); return r, err }
-		found, err := collect(ctx, tx, scan, selectRun+w.sql("listed_at, key", query.OldestFirst, catalog.MaxMeasured), w.args...)
+		found, err := collect(ctx, tx, scan, selectRun+w.sql("listed_at, key", query.OldestFirst, catalog.MaxMeasured), w.planned()...)
 		if err != nil {
 			return err
 		}

@@ -42,6 +42,17 @@ ALTER TABLE runs ADD COLUMN results integer NOT NULL DEFAULT 0;
 UPDATE runs SET results = n.count FROM (SELECT run_key, count(*) FROM results WHERE NOT superseded GROUP BY run_key) n WHERE n.run_key = runs.key;
 CREATE INDEX runs_models ON runs (model, gpu_model) INCLUDE (results, started_at);
 CREATE INDEX runs_measured ON runs (listed_at DESC, key DESC) WHERE results > 0;
+-- A list of runs by any of its filters, in its order.
+CREATE INDEX runs_namespace ON runs (namespace, listed_at DESC, key DESC);
+CREATE INDEX runs_benchmark ON runs (benchmark, listed_at DESC, key DESC);
+CREATE INDEX runs_status ON runs (status, listed_at DESC, key DESC);
+CREATE INDEX runs_node ON runs (node, listed_at DESC, key DESC);
+CREATE INDEX runs_region ON runs (region, listed_at DESC, key DESC);
+CREATE INDEX runs_instance_type ON runs (instance_type, listed_at DESC, key DESC);
+CREATE INDEX runs_capacity_type ON runs (capacity_type, listed_at DESC, key DESC);
+CREATE INDEX runs_engine ON runs (engine, listed_at DESC, key DESC);
+CREATE INDEX runs_engine_version ON runs (engine_version, listed_at DESC, key DESC);
+CREATE INDEX runs_driver_version ON runs (driver_version, listed_at DESC, key DESC);
 CREATE INDEX interruptions_kind ON interruptions (kind, listed_at DESC, run_key DESC, notice_id DESC);
 
 -- The files as they came, compressed by the catalog itself.
@@ -53,7 +64,7 @@ ALTER TABLE files ALTER COLUMN zstd SET STORAGE EXTERNAL;
 
 -- +goose Down
 DROP TABLE files;
-DROP INDEX interruptions_kind, runs_measured, runs_models;
+DROP INDEX interruptions_kind, runs_measured, runs_models, runs_namespace, runs_benchmark, runs_status, runs_node, runs_region, runs_instance_type, runs_capacity_type, runs_engine, runs_engine_version, runs_driver_version;
 ALTER TABLE runs DROP COLUMN results;
 DROP INDEX results_of_run, results_concurrency, results_verdict, results_format, results_gpu, results_model_gpu, results_model, results_run, results_listed;
 CREATE INDEX results_listed ON results (imported_at DESC, id DESC);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+// Package proc starts processes that end with the benchmark, and says what
+// they used.
+package proc
 
 import (
 	"bytes"
@@ -13,15 +15,15 @@ import (
 	"time"
 )
 
-// diesWithParent has the kernel end a process with the benchmark, however that ends.
-func diesWithParent() *syscall.SysProcAttr { return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} }
+// DiesWithParent has the kernel end a process with the benchmark, however that ends.
+func DiesWithParent() *syscall.SysProcAttr { return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} }
 
 // clockTick is the unit of CPU times in /proc, USER_HZ, 100 on every architecture
 // that Go knows.
 const clockTick = 10 * time.Millisecond
 
-// cpuTime is the CPU time that a process has used, in user and kernel mode.
-func cpuTime(pid int) (time.Duration, error) {
+// CPUTime is the CPU time that a process has used, in user and kernel mode.
+func CPUTime(pid int) (time.Duration, error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, fmt.Errorf("read a process's CPU time: %w", err)
@@ -47,8 +49,8 @@ func parseCPU(stat []byte) (time.Duration, error) {
 	return time.Duration(ticks) * clockTick, nil
 }
 
-// peakMemory is the most memory that a process had resident, in bytes.
-func peakMemory(pid int) (int64, error) {
+// PeakMemory is the most memory that a process had resident, in bytes.
+func PeakMemory(pid int) (int64, error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, fmt.Errorf("read a process's memory: %w", err)
