@@ -43,11 +43,18 @@ type serveOptions struct {
 	writers                []string
 	writersFile            string
 	writerTokens           string
+	admins                 []string
+	readAccess             string
+	rateLimit              float64
+	oidc                   oidcOptions
 	kubeconfig             string
 	hazards                string
 	logLevel               string
 	database               databaseOptions
 }
+
+// oidcOptions say whose tokens people may show.
+type oidcOptions struct{ issuer, clientID, userClaim, groupsClaim string }
 
 // databaseOptions say which database to use.
 type databaseOptions struct {
@@ -90,15 +97,28 @@ func serveCommand() *cobra.Command {
 	f.StringVar(&o.tlsCert, "tls-cert", os.Getenv("TLS_CERT"), "certificate, PEM; read again when it changes. Without one, serve makes its own in the data directory (env TLS_CERT)")
 	f.StringVar(&o.tlsKey, "tls-key", os.Getenv("TLS_KEY"), "key of the certificate, PEM (env TLS_KEY)")
 	f.StringVar(&o.dataDir, "data-dir", env("DATA_DIR", "/var/lib/catalog"), "directory for our own PostgreSQL, when no database is given, and our own certificate (env DATA_DIR)")
-	f.StringSliceVar(&o.writers, "writers", nil, "users that may write, for example system:serviceaccount:spotbench-system:node-agent")
+	f.StringSliceVar(&o.writers, "writers", nil, "users and groups (group:NAME) that may write, for example system:serviceaccount:spotbench-system:node-agent")
 	f.StringVar(&o.writersFile, "writers-file", os.Getenv("WRITERS_FILE"), "file with more of them, one a line; # begins a comment (env WRITERS_FILE)")
 	f.StringVar(&o.writerTokens, "writer-tokens", os.Getenv("WRITER_TOKENS"), "file of `catalog-api token`'s lines, for writers without a cluster; they may all write (env WRITER_TOKENS)")
+	f.StringSliceVar(&o.admins, "admins", nil, "users and groups (group:NAME) that may administer: make keys, and read the log of writes")
+	f.StringVar(&o.readAccess, "read-access", env("READ_ACCESS", readsOpen), "who may read: "+readsOpen+" is everybody, "+readsToken+" is who shows a token that may read (env READ_ACCESS)")
+	f.Float64Var(&o.rateLimit, "rate-limit", 200, "requests a second of each caller, and twice as many at once; without a token, of each address; 0 is no limit")
+	f.StringVar(&o.oidc.issuer, "oidc-issuer", os.Getenv("OIDC_ISSUER"), "URL of an OpenID Connect issuer whose ID tokens are taken (env OIDC_ISSUER)")
+	f.StringVar(&o.oidc.clientID, "oidc-client-id", os.Getenv("OIDC_CLIENT_ID"), "client that those tokens must have been made for (env OIDC_CLIENT_ID)")
+	f.StringVar(&o.oidc.userClaim, "oidc-user-claim", "email", "claim with the user's name; the user is oidc:NAME")
+	f.StringVar(&o.oidc.groupsClaim, "oidc-groups-claim", "groups", "claim with the user's groups; a group is group:oidc:NAME among --writers and --admins")
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "cluster that checks tokens, when not running in it")
 	f.StringVar(&o.hazards, "hazards", os.Getenv("HAZARDS_FILE"), "YAML of the hazards that are assumed of pools until their machines have been observed; the scheduler's hazardsFile (env HAZARDS_FILE)")
 	f.StringVar(&o.logLevel, "log-level", env("LOG_LEVEL", "info"), "debug, info, warn or error (env LOG_LEVEL)")
 	o.database.addFlags(cmd)
 	return cmd
 }
+
+// Who may read.
+const (
+	readsOpen  = "open"
+	readsToken = "token"
+)
 
 func (o *serveOptions) validate() error {
 	var errs []error
@@ -109,6 +129,15 @@ func (o *serveOptions) validate() error {
 		if _, _, err := net.SplitHostPort(a.value); err != nil && (a.value != "" || a.flag == "--listen") {
 			errs = append(errs, fmt.Errorf("%s %q is no address; use for example :8000 or 127.0.0.1:8000", a.flag, a.value))
 		}
+	}
+	if o.readAccess != readsOpen && o.readAccess != readsToken {
+		errs = append(errs, fmt.Errorf("--read-access %q is unknown; use %s or %s", o.readAccess, readsOpen, readsToken))
+	}
+	if (o.oidc.issuer == "") != (o.oidc.clientID == "") {
+		errs = append(errs, errors.New("--oidc-issuer and --oidc-client-id belong together; give both or none"))
+	}
+	if o.rateLimit < 0 {
+		errs = append(errs, errors.New("--rate-limit is negative; use 0 for none"))
 	}
 	if o.database.connections < 2 || o.database.timeout < time.Second {
 		errs = append(errs, errors.New("--database-connections must be at least 2, and --statement-timeout at least 1s"))
@@ -149,13 +178,13 @@ func (o *serveOptions) serve(ctx context.Context, log *slog.Logger) (err error) 
 		return err
 	}
 	log.Info("the database is ready", "migrations", steps)
-	guard, err := o.guard(log)
+	guard, err := o.guard(log, store)
 	if err != nil {
 		return err
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	handler := httpapi.New(httpapi.Options{Store: store, Guard: guard, Hazards: hazards, Log: log, Registry: registry, Pages: web.New(store, hazards, log), PagePatterns: web.Patterns})
+	handler := httpapi.New(httpapi.Options{Store: store, Guard: guard, Readers: o.readAccess == readsToken, Limits: auth.NewLimits(o.rateLimit), Hazards: hazards, Log: log, Registry: registry, Pages: web.New(store, hazards, log), PagePatterns: web.Patterns})
 	certificate, err := o.certificate(log)
 	if err != nil {
 		return err
@@ -203,8 +232,8 @@ func (o *serveOptions) assumedHazards() (risk.Book, error) {
 	return book, nil
 }
 
-// guard says who may write.
-func (o *serveOptions) guard(log *slog.Logger) (*auth.Guard, error) {
+// guard says who may do what.
+func (o *serveOptions) guard(log *slog.Logger, store *postgres.Store) (*auth.Guard, error) {
 	writers := slices.Clone(o.writers)
 	if o.writersFile != "" {
 		data, err := os.ReadFile(o.writersFile)
@@ -218,7 +247,7 @@ func (o *serveOptions) guard(log *slog.Logger) (*auth.Guard, error) {
 			}
 		}
 	}
-	var any auth.AnyOf
+	any := auth.AnyOf{auth.NewKeys(store)}
 	config, err := rest.InClusterConfig()
 	if o.kubeconfig != "" {
 		config, err = clientcmd.BuildConfigFromFlags("", o.kubeconfig)
@@ -245,12 +274,14 @@ func (o *serveOptions) guard(log *slog.Logger) (*auth.Guard, error) {
 		}
 		writers, any = append(writers, users...), append(any, tokens)
 	}
-	if len(any) == 0 {
-		log.Warn("nobody may write: not in a cluster, and neither --kubeconfig nor --writer-tokens is given")
-		return auth.NewGuard(nil, nil), nil
+	if o.oidc.issuer != "" {
+		any = append(any, auth.NewOIDC(o.oidc.issuer, o.oidc.clientID, o.oidc.userClaim, o.oidc.groupsClaim, &http.Client{Timeout: 10 * time.Second}))
 	}
-	log.Info("who may write", "users", writers)
-	return auth.NewGuard(any, writers), nil
+	if len(any) == 1 {
+		log.Warn("only keys of `catalog-api keys create` may write: not in a cluster, and neither --kubeconfig, --writer-tokens nor --oidc-issuer is given")
+	}
+	log.Info("who may write", "users", writers, "admins", o.admins, "reads", o.readAccess)
+	return auth.NewGuard(any, writers).WithAdmins(o.admins), nil
 }
 
 // certificate is the one given, or one of our own.

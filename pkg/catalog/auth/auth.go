@@ -1,18 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package auth tells who calls the catalog, and whether the caller may write. In a
-// cluster callers show a Kubernetes ServiceAccount token made for the catalog
-// (TokenReview); outside, a token from a file of hashes.
+// Package auth tells who calls the catalog, and what the caller may do. Jobs in a
+// cluster show a Kubernetes ServiceAccount token made for the catalog (TokenReview);
+// people and tools a key of the catalog, a token from a file of hashes, or one of an
+// OpenID Connect issuer.
 package auth
 
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"net/http"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/spotbench/spotbench/pkg/catalog"
 )
 
 // Audience is what a ServiceAccount token must have been made for.
@@ -22,11 +26,19 @@ const Audience = "spotbench-catalog"
 // error of an Authenticator means that the question could not be asked.
 var ErrUnauthenticated = errors.New("the token is not valid here")
 
+// Identity is who calls.
+type Identity struct {
+	User   string
+	Groups []string
+	// Role is what the credential itself allows; "" leaves it to the guard's lists.
+	Role catalog.Role
+}
+
 // Authenticator tells whose token it is.
 type Authenticator interface {
-	// Authenticate is the name of the token's owner; the error is ErrUnauthenticated
-	// when it has none.
-	Authenticate(ctx context.Context, token string) (user string, err error)
+	// Authenticate is the token's owner; the error is ErrUnauthenticated when it has
+	// none.
+	Authenticate(ctx context.Context, token string) (Identity, error)
 }
 
 // AnyOf asks one after the other until one knows the token.
@@ -34,33 +46,40 @@ type AnyOf []Authenticator
 
 // Authenticate is the first answer. When none knows the token and one could not be
 // asked, that is the error: the token may be good.
-func (a AnyOf) Authenticate(ctx context.Context, token string) (string, error) {
+func (a AnyOf) Authenticate(ctx context.Context, token string) (Identity, error) {
 	unknown := ErrUnauthenticated
 	for _, one := range a {
-		user, err := one.Authenticate(ctx, token)
+		who, err := one.Authenticate(ctx, token)
 		switch {
 		case err == nil:
-			return user, nil
+			return who, nil
 		case !errors.Is(err, ErrUnauthenticated):
 			unknown = err
 		}
 	}
-	return "", unknown
+	return Identity{}, unknown
 }
 
-// Guard decides about writes.
+// Guard decides what callers may do.
 type Guard struct {
-	authenticator Authenticator
-	writers       []string
+	authenticator   Authenticator
+	writers, admins []string
 }
 
-// NewGuard lets the named users write, as the authenticator names them. A nil
-// authenticator lets nobody write.
+// NewGuard lets the named users write, as the authenticator names them; "group:" and
+// a name lets in all of a group. A nil authenticator lets nobody in.
 func NewGuard(authenticator Authenticator, writers []string) *Guard {
 	return &Guard{authenticator: authenticator, writers: slices.Clone(writers)}
 }
 
-// Denied is why a caller may not write. Status is the HTTP status to answer with.
+// WithAdmins lets the named users and groups administer, too.
+func (g *Guard) WithAdmins(admins []string) *Guard {
+	g.admins = slices.Clone(admins)
+	return g
+}
+
+// Denied is why a caller may not do what it asks for. Status is the HTTP status to
+// answer with.
 type Denied struct {
 	Status int
 	Detail string
@@ -75,26 +94,68 @@ func (d *Denied) Unwrap() error { return d.err }
 // Challenge is the WWW-Authenticate header that belongs to a 401 (RFC 6750).
 const Challenge = `Bearer realm="spotbench-catalog"`
 
-// Allow names the caller of a write from its Authorization header, or is a *Denied.
-func (g *Guard) Allow(ctx context.Context, authorization string) (string, error) {
+// Identify names the caller by its Authorization header: a token as Bearer, or as
+// the password of Basic, which is how browsers can send one. The error is a *Denied.
+func (g *Guard) Identify(ctx context.Context, authorization string) (Identity, error) {
 	if g.authenticator == nil {
-		return "", &Denied{Status: http.StatusForbidden, Detail: "this catalog takes no writes: it runs outside a cluster and has no --writer-tokens file"}
+		return Identity{}, &Denied{Status: http.StatusForbidden, Detail: "this catalog takes no writes: it runs outside a cluster and has no --writer-tokens file"}
 	}
-	scheme, token, _ := strings.Cut(authorization, " ")
-	token = strings.TrimSpace(token)
-	if authorization == "" || !strings.EqualFold(scheme, "Bearer") || token == "" {
-		return "", &Denied{Status: http.StatusUnauthorized, Detail: "writes need the header Authorization: Bearer TOKEN; make one with `kubectl create token SERVICEACCOUNT --audience " + Audience + "`"}
+	token, ok := tokenOf(authorization)
+	if !ok {
+		return Identity{}, &Denied{Status: http.StatusUnauthorized, Detail: "this needs the header Authorization: Bearer TOKEN, with a key of `catalog-api keys create`, or a token of `kubectl create token SERVICEACCOUNT --audience " + Audience + "`"}
 	}
-	user, err := g.authenticator.Authenticate(ctx, token)
+	who, err := g.authenticator.Authenticate(ctx, token)
 	switch {
 	case errors.Is(err, ErrUnauthenticated):
-		return "", &Denied{Status: http.StatusUnauthorized, Detail: "the token is expired, revoked, or was not made for the audience " + Audience, err: err}
+		return Identity{}, &Denied{Status: http.StatusUnauthorized, Detail: "the token is expired, revoked, or was not made for the audience " + Audience, err: err}
 	case err != nil:
-		return "", &Denied{Status: http.StatusServiceUnavailable, Detail: "the token cannot be checked now; try again", err: err}
-	case !slices.Contains(g.writers, user):
-		return "", &Denied{Status: http.StatusForbidden, Detail: user + " is not among the catalog's writers (--writers)"}
+		return Identity{}, &Denied{Status: http.StatusServiceUnavailable, Detail: "the token cannot be checked now; try again", err: err}
 	}
-	return user, nil
+	if who.Role == "" {
+		who.Role = g.role(who)
+	}
+	return who, nil
+}
+
+// role is what the lists allow; whoever is known may read.
+func (g *Guard) role(who Identity) catalog.Role {
+	listed := func(names []string) bool {
+		return slices.Contains(names, who.User) || slices.ContainsFunc(who.Groups, func(group string) bool { return slices.Contains(names, "group:"+group) })
+	}
+	switch {
+	case listed(g.admins):
+		return catalog.Admin
+	case listed(g.writers):
+		return catalog.Writer
+	}
+	return catalog.Reader
+}
+
+// Allow identifies the caller and checks its role. The error is a *Denied.
+func (g *Guard) Allow(ctx context.Context, authorization string, need catalog.Role) (Identity, error) {
+	who, err := g.Identify(ctx, authorization)
+	if err != nil || who.Role.Includes(need) {
+		return who, err
+	}
+	if need == catalog.Admin {
+		return who, &Denied{Status: http.StatusForbidden, Detail: who.User + " may not administer the catalog; that takes a key of the role admin, or a place in --admins"}
+	}
+	return who, &Denied{Status: http.StatusForbidden, Detail: who.User + " is not among the catalog's writers (--writers), and has no key that may write"}
+}
+
+// tokenOf is the token in an Authorization header.
+func tokenOf(authorization string) (string, bool) {
+	scheme, rest, _ := strings.Cut(authorization, " ")
+	rest = strings.TrimSpace(rest)
+	switch {
+	case strings.EqualFold(scheme, "Bearer"):
+		return rest, rest != ""
+	case strings.EqualFold(scheme, "Basic"):
+		plain, err := base64.StdEncoding.DecodeString(rest)
+		_, token, _ := strings.Cut(string(plain), ":")
+		return token, err == nil && token != ""
+	}
+	return "", false
 }
 
 // cacheFor is how long a verdict is believed: a revoked token works no longer than this.

@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"github.com/spotbench/spotbench/pkg/catalog"
 	"github.com/spotbench/spotbench/pkg/catalog/auth"
 )
 
@@ -88,7 +89,8 @@ func TestOnlyAWriterWithATokenForTheCatalogMayWrite(t *testing.T) {
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
-			user, err := guard.Allow(t.Context(), tt.header)
+			who, err := guard.Allow(t.Context(), tt.header, catalog.Writer)
+			user := who.User
 			var denied *auth.Denied
 			switch {
 			case tt.want == 0 && (err != nil || user != agent):
@@ -112,14 +114,14 @@ func TestAVerdictIsAskedForOnceAMinuteAndAFailureIsNotRemembered(t *testing.T) {
 	}
 	guard := auth.NewGuard(reviews, []string{agent})
 	var denied *auth.Denied
-	if _, err := guard.Allow(t.Context(), "Bearer "+token); !errors.As(err, &denied) || denied.Status != http.StatusServiceUnavailable {
+	if _, err := guard.Allow(t.Context(), "Bearer "+token, catalog.Writer); !errors.As(err, &denied) || denied.Status != http.StatusServiceUnavailable {
 		t.Fatalf("error %v while the API server fails, want status 503", err)
 	}
 	api.broken.Store(false)
 	api.reviews.Store(0)
 	for range 5 {
-		if user, err := reviews.Authenticate(t.Context(), token); err != nil || user != agent {
-			t.Fatalf("user %q, error %v; want %q", user, err, agent)
+		if who, err := reviews.Authenticate(t.Context(), token); err != nil || who.User != agent {
+			t.Fatalf("user %q, error %v; want %q", who.User, err, agent)
 		}
 	}
 	if n := api.reviews.Load(); n != 1 {
@@ -144,8 +146,8 @@ func TestATokenFromTheFileNamesItsUserUntilItsLineIsRemoved(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if user, err := file.Authenticate(t.Context(), token); err != nil || user != "ci" {
-		t.Errorf("user %q, error %v; want ci", user, err)
+	if who, err := file.Authenticate(t.Context(), token); err != nil || who.User != "ci" {
+		t.Errorf("user %q, error %v; want ci", who.User, err)
 	}
 	if _, err := file.Authenticate(t.Context(), token+"x"); !errors.Is(err, auth.ErrUnauthenticated) {
 		t.Errorf("error %v for another token, want ErrUnauthenticated", err)
@@ -162,7 +164,7 @@ func TestATokenFromTheFileNamesItsUserUntilItsLineIsRemoved(t *testing.T) {
 
 func TestACatalogWithoutAnAuthenticatorTakesNoWrites(t *testing.T) {
 	var denied *auth.Denied
-	if _, err := auth.NewGuard(nil, []string{agent}).Allow(t.Context(), "Bearer x"); !errors.As(err, &denied) || denied.Status != http.StatusForbidden {
+	if _, err := auth.NewGuard(nil, []string{agent}).Allow(t.Context(), "Bearer x", catalog.Writer); !errors.As(err, &denied) || denied.Status != http.StatusForbidden {
 		t.Errorf("error %v, want status 403", err)
 	}
 }
@@ -182,11 +184,11 @@ func TestTheFirstAuthenticatorThatKnowsATokenAnswers(t *testing.T) {
 		t.Fatal(err)
 	}
 	both := auth.AnyOf{file, reviews}
-	if user, err := both.Authenticate(t.Context(), token); err != nil || user != "ci" || api.reviews.Load() != 0 {
-		t.Errorf("user %q, error %v, %d reviews; want ci without a review", user, err, api.reviews.Load())
+	if who, err := both.Authenticate(t.Context(), token); err != nil || who.User != "ci" || api.reviews.Load() != 0 {
+		t.Errorf("user %q, error %v, %d reviews; want ci without a review", who.User, err, api.reviews.Load())
 	}
-	if user, err := both.Authenticate(t.Context(), agent+"@spotbench-catalog"); err != nil || user != agent {
-		t.Errorf("user %q, error %v; want %q", user, err, agent)
+	if who, err := both.Authenticate(t.Context(), agent+"@spotbench-catalog"); err != nil || who.User != agent {
+		t.Errorf("user %q, error %v; want %q", who.User, err, agent)
 	}
 	api.broken.Store(true)
 	if _, err := both.Authenticate(t.Context(), "new@spotbench-catalog"); err == nil || errors.Is(err, auth.ErrUnauthenticated) {

@@ -31,16 +31,16 @@ func NewTokenFile(path string) (*TokenFile, error) {
 }
 
 // Authenticate is the name on the token's line.
-func (t *TokenFile) Authenticate(_ context.Context, token string) (string, error) {
+func (t *TokenFile) Authenticate(_ context.Context, token string) (Identity, error) {
 	users, err := t.read()
 	if err != nil {
-		return "", err
+		return Identity{}, err
 	}
 	user, ok := users[sha256.Sum256([]byte(token))]
 	if !ok {
-		return "", ErrUnauthenticated
+		return Identity{}, ErrUnauthenticated
 	}
-	return user, nil
+	return Identity{User: user}, nil
 }
 
 // Users are the names in the file.

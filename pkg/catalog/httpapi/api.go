@@ -42,13 +42,18 @@ type Store interface {
 	ListInterruptions(ctx context.Context, query catalog.InterruptionQuery) (catalog.Page[catalog.Interruption], error)
 	ListModels(ctx context.Context) ([]catalog.Model, error)
 	Measured(ctx context.Context, keys []string, query catalog.RunQuery) (runs []catalog.Detail, more bool, err error)
+	CreateKey(ctx context.Context, key catalog.APIKey, hash []byte) (catalog.APIKey, error)
+	RotateKey(ctx context.Context, id string, hash []byte, expires time.Time, overlap time.Duration) (catalog.APIKey, error)
+	RevokeKey(ctx context.Context, id string) error
+	ListKeys(ctx context.Context) ([]catalog.APIKey, error)
+	ListAudit(ctx context.Context, query catalog.AuditQuery) (catalog.Page[catalog.AuditEntry], error)
 	Ping(ctx context.Context) error
 }
 
-// Guard decides about writes: it names the caller from the Authorization header,
-// or its error is an *auth.Denied.
+// Guard decides what callers may do: it names the caller from the Authorization
+// header, or its error is an *auth.Denied.
 type Guard interface {
-	Allow(ctx context.Context, authorization string) (string, error)
+	Allow(ctx context.Context, authorization string, need catalog.Role) (auth.Identity, error)
 }
 
 // api is what the operations share.
@@ -57,12 +62,15 @@ type api struct {
 	guard   Guard
 	log     *slog.Logger
 	metrics *metrics
+	// readers says that reads need a caller who may read.
+	readers bool
+	limits  *auth.Limits
 	// hazards are assumed of pools until their machines have been observed.
 	hazards risk.Book
 	huma    huma.API
 }
 
-const securityScheme = "serviceAccountToken"
+const securityScheme = "token"
 
 // config is the head of the OpenAPI document. Its version is that of the API, not
 // of the build, so that the document only changes with the API.
@@ -75,7 +83,7 @@ func config() huma.Config {
 	c.DocsPath, c.SchemasPath, c.CreateHooks = "", "", nil
 	c.Components.SecuritySchemes = map[string]*huma.SecurityScheme{securityScheme: {
 		Type: "http", Scheme: "bearer",
-		Description: "Token of a ServiceAccount for the audience " + auth.Audience + ", which must be among the catalog's writers",
+		Description: "An API key of the catalog, a ServiceAccount's token for the audience " + auth.Audience + ", or an ID token of the OpenID Connect issuer it trusts",
 	}}
 	return c
 }
@@ -90,6 +98,7 @@ func (a *api) register(mux *http.ServeMux) {
 	a.registerImports()
 	a.registerInstances()
 	a.registerExports()
+	a.registerAccess()
 }
 
 // OpenAPI is the document of the API, as YAML.
@@ -99,9 +108,9 @@ func OpenAPI() ([]byte, error) {
 	return a.huma.OpenAPI().YAML()
 }
 
-// read describes an operation that anybody may call.
+// read describes an operation that anybody may call, unless reads need a token too.
 func read(id, path, summary string, statuses ...int) huma.Operation {
-	return huma.Operation{OperationID: id, Method: http.MethodGet, Path: path, Summary: summary, Errors: append(statuses, http.StatusUnprocessableEntity, http.StatusServiceUnavailable)}
+	return huma.Operation{OperationID: id, Method: http.MethodGet, Path: path, Summary: summary, Errors: append(statuses, http.StatusUnprocessableEntity, http.StatusTooManyRequests, http.StatusServiceUnavailable)}
 }
 
 // conditional is a read that is answered by 304 to those who have its content.
@@ -116,33 +125,11 @@ func conditional(id, path, summary string, statuses ...int) huma.Operation {
 func (a *api) write(id, method, path, summary string) huma.Operation {
 	return huma.Operation{
 		OperationID: id, Method: method, Path: path, Summary: summary,
-		Errors:       []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity, http.StatusServiceUnavailable},
+		Errors:       []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusRequestEntityTooLarge, http.StatusUnprocessableEntity, http.StatusTooManyRequests, http.StatusServiceUnavailable},
 		Security:     []map[string][]string{{securityScheme: {}}},
-		Middlewares:  huma.Middlewares{a.authorize},
+		Middlewares:  a.require(catalog.Writer),
 		MaxBodyBytes: 4 << 20, BodyReadTimeout: 30 * time.Second,
 	}
-}
-
-// authorize lets writers pass, before their body is read.
-func (a *api) authorize(ctx huma.Context, next func(huma.Context)) {
-	_, err := a.guard.Allow(ctx.Context(), ctx.Header("Authorization"))
-	if err == nil {
-		next(ctx)
-		return
-	}
-	status, detail := http.StatusServiceUnavailable, "the caller cannot be checked now; try again"
-	var denied *auth.Denied
-	if errors.As(err, &denied) {
-		status, detail = denied.Status, denied.Detail
-	}
-	a.metrics.denied.WithLabelValues(http.StatusText(status)).Inc()
-	if status >= http.StatusInternalServerError {
-		a.log.Error("a write could not be checked", "err", errors.Unwrap(err))
-	}
-	if status == http.StatusUnauthorized {
-		ctx.SetHeader("WWW-Authenticate", auth.Challenge)
-	}
-	_ = huma.WriteErr(a.huma, ctx, status, detail) // the caller is gone if this fails
 }
 
 // problem turns an error into the answer the caller gets. What went wrong inside

@@ -54,12 +54,12 @@ func TestMain(m *testing.M) {
 type stage struct {
 	url                  string
 	handler              http.Handler
-	writer, other        string // tokens of a writer and of somebody else
+	writer, other, admin string // tokens of a writer, of somebody else, and of an administrator
 	client, unauthorized *client.Client
 	log                  *bytes.Buffer
 }
 
-func newStage(t *testing.T) *stage {
+func newStage(t *testing.T, edits ...func(*httpapi.Options)) *stage {
 	t.Helper()
 	store, err := postgres.Open(t.Context(), postgres.Options{URL: server.URL()})
 	if err != nil {
@@ -70,18 +70,14 @@ func newStage(t *testing.T) *stage {
 		t.Fatal(err)
 	}
 	s := &stage{log: &bytes.Buffer{}}
-	var lines [2]string
-	for n, user := range []string{"writer", "other"} {
+	var lines [3]string
+	for n, user := range []string{"writer", "other", "admin"} {
 		token, line, err := auth.NewToken(user)
 		if err != nil {
 			t.Fatal(err)
 		}
 		lines[n] = line
-		if n == 0 {
-			s.writer = token
-		} else {
-			s.other = token
-		}
+		*[]*string{&s.writer, &s.other, &s.admin}[n] = token
 	}
 	file := filepath.Join(t.TempDir(), "tokens")
 	if err := os.WriteFile(file, []byte(strings.Join(lines[:], "\n")+"\n"), 0o600); err != nil {
@@ -91,8 +87,12 @@ func newStage(t *testing.T) *stage {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.handler = httpapi.New(httpapi.Options{Store: store, Guard: auth.NewGuard(tokens, []string{"writer"}), Registry: prometheus.NewRegistry(),
-		Log: slog.New(slog.NewJSONHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+	options := httpapi.Options{Store: store, Guard: auth.NewGuard(auth.AnyOf{tokens, auth.NewKeys(store)}, []string{"writer"}).WithAdmins([]string{"admin"}), Registry: prometheus.NewRegistry(),
+		Log: slog.New(slog.NewJSONHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))}
+	for _, edit := range edits {
+		edit(&options)
+	}
+	s.handler = httpapi.New(options)
 	web := httptest.NewServer(s.handler)
 	t.Cleanup(web.Close)
 	s.url = web.URL

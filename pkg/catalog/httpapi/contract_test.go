@@ -372,7 +372,7 @@ func (d document) request(t *rapid.T, s *stage, path, method string, operation m
 		req.Header.Set("Content-Type", "application/json")
 	}
 	if operation["security"] != nil {
-		req.Header.Set("Authorization", "Bearer "+s.writer)
+		req.Header.Set("Authorization", "Bearer "+s.admin)
 	}
 	m.Request = req
 	return m

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/spotbench/spotbench/pkg/catalog/auth"
 	"github.com/spotbench/spotbench/pkg/risk"
 	"github.com/spotbench/spotbench/pkg/version"
 )
@@ -47,6 +48,10 @@ type Options struct {
 	Guard    Guard
 	Log      *slog.Logger
 	Registry *prometheus.Registry
+	// Readers says that reads need a caller who may read; without, they are open.
+	Readers bool
+	// Limits bounds how often each caller may ask; nil is no bound.
+	Limits *auth.Limits
 	// Hazards are assumed of pools until their machines have been observed.
 	Hazards risk.Book
 	// Pages shows the catalog to people, on these patterns of the mux.
@@ -57,7 +62,7 @@ type Options struct {
 // New is the whole server: API, pages, health and metrics.
 func New(o Options) http.Handler {
 	mux := http.NewServeMux()
-	a := &api{store: o.Store, guard: o.Guard, log: o.Log, metrics: newMetrics(o.Registry), hazards: o.Hazards}
+	a := &api{store: o.Store, guard: o.Guard, log: o.Log, metrics: newMetrics(o.Registry), hazards: o.Hazards, readers: o.Readers, limits: o.Limits}
 	a.register(mux)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", a.ready)
@@ -122,6 +127,9 @@ func (a *api) observe(mux *http.ServeMux) http.Handler {
 		header.Set("X-Frame-Options", "DENY")
 		header.Set("Referrer-Policy", "no-referrer")
 		header.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+		if !a.admit(answer, r) {
+			return
+		}
 		if _, pattern := mux.Handler(r); pattern == "" {
 			refusal := &recorder{ResponseWriter: discard{header}, status: http.StatusOK}
 			mux.ServeHTTP(refusal, r)

@@ -26,7 +26,7 @@ func scanInstance(from row) (catalog.Instance, error) {
 // PutInstance creates a machine or merges the update into it.
 func (s *Store) PutInstance(ctx context.Context, uid string, update catalog.Instance) (catalog.Instance, error) {
 	var merged catalog.Instance
-	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+	err := s.write(ctx, func(tx pgx.Tx) error {
 		// The row must exist to be locked.
 		if _, err := tx.Exec(ctx, "INSERT INTO instances (uid) VALUES ($1) ON CONFLICT (uid) DO NOTHING", uid); err != nil {
 			return err

@@ -157,7 +157,7 @@ func queueParts(b *pgx.Batch, keys []string) partsQuery {
 		segments:      queue(b, scanSegmentOf, selectSegments+" WHERE run_key = ANY($1) ORDER BY started_at, pod_uid", keys),
 		interruptions: queue(b, scanInterruption, selectInterruptions+" WHERE run_key = ANY($1) ORDER BY listed_at, notice_id", keys),
 		telemetry:     queue(b, scanTelemetryOf, selectTelemetry+" WHERE run_key = ANY($1) ORDER BY from_at, pod_uid", keys),
-		results: queue(b, scanResult, selectResults+" WHERE run_key = ANY($1) AND "+current+" ORDER BY concurrency, imported_at, id", keys),
+		results:       queue(b, scanResult, selectResults+" WHERE run_key = ANY($1) AND "+current+" ORDER BY concurrency, imported_at, id", keys),
 	}
 }
 

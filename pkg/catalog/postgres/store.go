@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
@@ -88,6 +89,21 @@ func (o Options) config() (*pgxpool.Config, error) {
 		config.ConnConfig.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) { o.Notice(n.Message) }
 	}
 	return config, nil
+}
+
+// write runs do in a transaction and files who asked for it, if the context tells.
+func (s *Store) write(ctx context.Context, do func(pgx.Tx) error) error {
+	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		if err := do(tx); err != nil {
+			return err
+		}
+		entry, ok := catalog.WritingOf(ctx)
+		if !ok {
+			return nil
+		}
+		_, err := tx.Exec(ctx, "INSERT INTO audit (caller, operation, target, remote) VALUES ($1, $2, $3, $4)", entry.Caller, entry.Operation, entry.Target, entry.Remote)
+		return err
+	})
 }
 
 // Close ends all connections.

@@ -19,7 +19,7 @@ import (
 // updates of one run follow each other, counts a new revision of the run, and
 // judges it.
 func (s *Store) inRun(ctx context.Context, key string, do func(pgx.Tx) error) error {
-	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+	err := s.write(ctx, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, "UPDATE runs SET revision = revision + 1, updated_at = now() WHERE key = $1", key)
 		if err != nil {
 			return err
@@ -41,7 +41,7 @@ func (s *Store) inRun(ctx context.Context, key string, do func(pgx.Tx) error) er
 func (s *Store) PutRun(ctx context.Context, key string, update catalog.Run, ifRevision int64) (catalog.Run, int64, error) {
 	var merged catalog.Run
 	var revision int64
-	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+	err := s.write(ctx, func(tx pgx.Tx) error {
 		if ifRevision == 0 || ifRevision == catalog.NotYet {
 			made, err := tx.Exec(ctx, "INSERT INTO runs (key, revision) VALUES ($1, 0) ON CONFLICT (key) DO NOTHING", key)
 			if err != nil {
@@ -189,7 +189,7 @@ func (s *Store) Import(ctx context.Context, runKey, file, format string, content
 			return imported, false, err
 		}
 	}
-	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+	err = s.write(ctx, func(tx pgx.Tx) error {
 		var locked pgx.Batch
 		locked.Queue("UPDATE runs SET revision = revision + 1, updated_at = now() WHERE key = $1", runKey)
 		asked := queueRun(&locked, runKey)

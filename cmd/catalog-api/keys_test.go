@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"net/http"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+func TestTheFirstKeyIsMadeInTheDatabaseAndOpensACatalogThatIsClosed(t *testing.T) {
+	dir := dataDir(t)
+	log, _ := running(t, "serve", "--data-dir", dir, "--listen", "127.0.0.1:0", "--listen-read-only", "127.0.0.1:0", "--read-access", "token")
+	_, plain := addresses(t, log)
+	database := "postgres://catalog@/catalog?host=" + dir + "/socket"
+	get := func(path, key string) int {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+plain+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if key != "" {
+			req.Header.Set("Authorization", "Bearer "+key)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		return resp.StatusCode
+	}
+	keys := func(args ...string) string {
+		t.Helper()
+		out, err := execute(t.Context(), append(append([]string{"keys"}, args...), "--database-url", database)...)
+		if err != nil {
+			t.Fatal(err, out)
+		}
+		return out
+	}
+	secret := regexp.MustCompile(`sbk_\S+`)
+	reader := secret.FindString(keys("create", "ada", "--role", "read", "--expires", "1h"))
+	admin := secret.FindString(keys("create", "root", "--role", "admin"))
+	for _, tt := range []struct {
+		path, key string
+		want      int
+	}{
+		{"/v1/runs", "", http.StatusUnauthorized}, {"/", "", http.StatusUnauthorized}, {"/v1/runs", reader, http.StatusOK},
+		{"/v1/audit", reader, http.StatusForbidden}, {"/v1/audit", admin, http.StatusOK},
+	} {
+		if got := get(tt.path, tt.key); got != tt.want {
+			t.Errorf("%s with key %.8q: %d, want %d", tt.path, tt.key, got, tt.want)
+		}
+	}
+	if rotated := secret.FindString(keys("rotate", "ada")); get("/v1/runs", rotated) != http.StatusOK || rotated == reader {
+		t.Error("a rotated key does not work")
+	}
+	if _, err := execute(t.Context(), "keys", "create", "ada", "--database-url", database); err == nil || !strings.Contains(err.Error(), "rotate it") {
+		t.Errorf("a second key of the name: %v", err)
+	}
+	keys("revoke", "ada")
+	list := keys("list")
+	if !regexp.MustCompile(`(?m)^ada +read +revoked .* cli:`).MatchString(list) || !regexp.MustCompile(`(?m)^root +admin +works `).MatchString(list) || strings.Contains(list, admin) {
+		t.Errorf("the list is\n%s", list)
+	}
+}
