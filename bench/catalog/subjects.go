@@ -38,7 +38,7 @@ type subject struct {
 var ours = []struct {
 	name  string
 	flags []string
-}{{"ours", nil}}
+}{{"ours", []string{"--rate-limit", "0"}}, {"ours cached", []string{"--rate-limit", "0", "--redis-url", "redis://127.0.0.1:" + redisPort}}}
 
 // redisPort is where the benchmark's Redis listens.
 const redisPort = "16379"

@@ -26,6 +26,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/spotbench/spotbench/pkg/catalog/auth"
+	"github.com/spotbench/spotbench/pkg/catalog/cache"
 	"github.com/spotbench/spotbench/pkg/catalog/certs"
 	"github.com/spotbench/spotbench/pkg/catalog/httpapi"
 	"github.com/spotbench/spotbench/pkg/catalog/localpg"
@@ -46,6 +47,7 @@ type serveOptions struct {
 	admins                 []string
 	readAccess             string
 	rateLimit              float64
+	redis                  string
 	oidc                   oidcOptions
 	kubeconfig             string
 	hazards                string
@@ -103,6 +105,7 @@ func serveCommand() *cobra.Command {
 	f.StringSliceVar(&o.admins, "admins", nil, "users and groups (group:NAME) that may administer: make keys, and read the log of writes")
 	f.StringVar(&o.readAccess, "read-access", env("READ_ACCESS", readsOpen), "who may read: "+readsOpen+" is everybody, "+readsToken+" is who shows a token that may read (env READ_ACCESS)")
 	f.Float64Var(&o.rateLimit, "rate-limit", 200, "requests a second of each caller, and twice as many at once; without a token, of each address; 0 is no limit")
+	f.StringVar(&o.redis, "redis-url", "", "Redis, version 6 or newer, that keeps answers to reads for some seconds, for example redis://redis.example:6379 (env REDIS_URL)")
 	f.StringVar(&o.oidc.issuer, "oidc-issuer", os.Getenv("OIDC_ISSUER"), "URL of an OpenID Connect issuer whose ID tokens are taken (env OIDC_ISSUER)")
 	f.StringVar(&o.oidc.clientID, "oidc-client-id", os.Getenv("OIDC_CLIENT_ID"), "client that those tokens must have been made for (env OIDC_CLIENT_ID)")
 	f.StringVar(&o.oidc.userClaim, "oidc-user-claim", "email", "claim with the user's name; the user is oidc:NAME")
@@ -184,7 +187,13 @@ func (o *serveOptions) serve(ctx context.Context, log *slog.Logger) (err error) 
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	handler := httpapi.New(httpapi.Options{Store: store, Guard: guard, Readers: o.readAccess == readsToken, Limits: auth.NewLimits(o.rateLimit), Hazards: hazards, Log: log, Registry: registry, Pages: web.New(store, hazards, log), PagePatterns: web.Patterns})
+	options := httpapi.Options{Store: store, Guard: guard, Readers: o.readAccess == readsToken, Limits: auth.NewLimits(o.rateLimit), Hazards: hazards, Log: log, Registry: registry, Pages: web.New(store, hazards, log), PagePatterns: web.Patterns}
+	if url := cmp.Or(o.redis, os.Getenv("REDIS_URL")); url != "" { // no default of the flag: --help prints those, and it may have a password
+		if options.Cache, err = cache.Open(ctx, url, cache.DefaultLife, registry, log); err != nil {
+			return fmt.Errorf("--redis-url: %w", err)
+		}
+	}
+	handler := httpapi.New(options)
 	certificate, err := o.certificate(log)
 	if err != nil {
 		return err

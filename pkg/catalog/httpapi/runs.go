@@ -30,8 +30,9 @@ type body[T any] struct{ Body T }
 
 // versioned is an answer with the revision it shows.
 type versioned[T any] struct {
-	ETag string `header:"ETag" doc:"Revision of the run, for If-Match"`
-	Body T
+	ETag  string `header:"ETag" doc:"Revision of the run, for If-Match"`
+	Cache string `header:"Cache-Control" doc:"no-store for a run that goes on: its cost grows without a new revision"`
+	Body  T
 }
 
 func etag(revision int64) string { return `"` + strconv.FormatInt(revision, 10) + `"` }
@@ -80,7 +81,7 @@ func (a *api) registerRuns() {
 		if err != nil {
 			return nil, a.problem(err)
 		}
-		return &versioned[catalog.Run]{ETag: etag(revision), Body: run}, nil
+		return &versioned[catalog.Run]{ETag: etag(revision), Cache: "no-store", Body: run}, nil
 	})
 	getRun := conditional("get-run", "/v1/runs/{key}", "A run with its segments, interruptions, telemetry and results", http.StatusNotFound)
 	getRun.Parameters = nil // it reads the header itself
@@ -97,7 +98,11 @@ func (a *api) registerRuns() {
 			if ended && in.IfNoneMatch != "" && matches(in.IfNoneMatch, etag(revision)) {
 				return nil, huma.ErrorWithHeaders(huma.Status304NotModified(), http.Header{"ETag": {etag(revision)}})
 			}
-			return &versioned[catalog.Detail]{ETag: etag(revision), Body: run}, nil
+			answer := &versioned[catalog.Detail]{ETag: etag(revision), Cache: "no-cache", Body: run}
+			if !ended {
+				answer.Cache = "no-store"
+			}
+			return answer, nil
 		})
 	huma.Register(a.huma, a.write("put-segment", http.MethodPut, "/v1/runs/{key}/segments/{podUID}", "Tell of one pod's stretch of a run"),
 		func(ctx context.Context, in *struct {

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/spotbench/spotbench/pkg/catalog"
 	"github.com/spotbench/spotbench/pkg/catalog/auth"
 	"github.com/spotbench/spotbench/pkg/risk"
 	"github.com/spotbench/spotbench/pkg/version"
@@ -42,6 +43,11 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 	return m
 }
 
+// Cache keeps answers to reads; matches tells whether an If-None-Match names an ETag.
+type Cache interface {
+	Handler(next http.Handler, matches func(header, tag string) bool) http.Handler
+}
+
 // Options are the parts of a server.
 type Options struct {
 	Store    Store
@@ -52,6 +58,8 @@ type Options struct {
 	Readers bool
 	// Limits bounds how often each caller may ask; nil is no bound.
 	Limits *auth.Limits
+	// Cache answers reads from what it kept; nil is none.
+	Cache Cache
 	// Hazards are assumed of pools until their machines have been observed.
 	Hazards risk.Book
 	// Pages shows the catalog to people, on these patterns of the mux.
@@ -70,7 +78,11 @@ func New(o Options) http.Handler {
 	for _, pattern := range o.PagePatterns {
 		mux.Handle(pattern, o.Pages)
 	}
-	return a.observe(mux)
+	answers := tagged(mux)
+	if o.Cache != nil {
+		answers = o.Cache.Handler(answers, matches)
+	}
+	return a.observe(mux, answers)
 }
 
 // ReadOnly is the handler without anything that writes.
@@ -97,11 +109,14 @@ func (a *api) ready(w http.ResponseWriter, r *http.Request) {
 }
 
 // observe measures, protects against panics, sets the headers that all answers
-// have, and makes problems of the mux's own refusals.
-func (a *api) observe(mux *http.ServeMux) http.Handler {
+// have, and makes problems of the mux's own refusals. answers is the mux with what is
+// before it.
+func (a *api) observe(mux *http.ServeMux, answers http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
-		answer := &recorder{ResponseWriter: w, status: http.StatusOK}
+		state := &catalog.Session{Seen: r.Header.Get(positionHeader)}
+		answer := &recorder{ResponseWriter: w, status: http.StatusOK, session: state}
+		r = r.WithContext(catalog.WithSession(r.Context(), state))
 		defer func() {
 			caught := recover()
 			if aborted, ok := caught.(error); ok && errors.Is(aborted, http.ErrAbortHandler) {
@@ -130,7 +145,7 @@ func (a *api) observe(mux *http.ServeMux) http.Handler {
 		if !a.admit(answer, r) {
 			return
 		}
-		if _, pattern := mux.Handler(r); pattern == "" {
+		if _, r.Pattern = mux.Handler(r); r.Pattern == "" {
 			refusal := &recorder{ResponseWriter: discard{header}, status: http.StatusOK}
 			mux.ServeHTTP(refusal, r)
 			detail := "there is nothing at this address; the API is described at /openapi.json"
@@ -140,17 +155,27 @@ func (a *api) observe(mux *http.ServeMux) http.Handler {
 			writeProblem(answer, refusal.status, detail)
 			return
 		}
-		tagged(mux).ServeHTTP(answer, r)
+		answers.ServeHTTP(answer, r)
 	})
 }
+
+// positionHeader is where a write left the database. A caller that sends it back
+// with a read sees its write, whichever replica answers.
+const positionHeader = "Catalog-Position"
 
 // recorder notes the status of an answer.
 type recorder struct {
 	http.ResponseWriter
-	status int
+	status  int
+	session *catalog.Session
 }
 
 func (r *recorder) WriteHeader(status int) {
+	if r.session != nil {
+		if position := r.session.Position(); position != "" {
+			r.Header().Set(positionHeader, position)
+		}
+	}
 	r.status = status
 	r.ResponseWriter.WriteHeader(status)
 }

@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package cache keeps answers to reads in Redis, and those asked for most in this
+// process, where Redis itself tells it when they are out of date. Without Redis, or
+// with one that is slow, reads are answered from the database as ever.
+//
+// An answer is filed under the generation of what it shows, and a write begins a new
+// generation before it is answered. An answer that was read before a write can
+// therefore be stored after it and do no harm: nobody asks for that generation any
+// more. Answers live for a few seconds at most, which bounds what a server that
+// cannot reach Redis for its writes can hold back from others that can.
+package cache
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/rueidis"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/spotbench/spotbench/pkg/catalog"
+)
+
+const (
+	// DefaultLife is how long an answer is kept at most.
+	DefaultLife = 10 * time.Second
+	// patience is how long a read waits for Redis: less than the database takes for
+	// most.
+	patience = 30 * time.Millisecond
+	// bumpPatience is how long a write does.
+	bumpPatience = 500 * time.Millisecond
+	// pause is how long Redis is left alone after it failed a read.
+	pause = time.Second
+	// fillTime is what reading an answer from the database may take.
+	fillTime = time.Minute
+	// largest is the largest answer that is kept, and inProcess what this process
+	// keeps of them on each of its two connections.
+	largest   = 1 << 20
+	inProcess = 8 << 20
+	prefix    = "spotbench:catalog:"
+)
+
+// Cache is a cache of answers. It is safe for concurrent use.
+type Cache struct {
+	client  atomic.Pointer[rueidis.Client]
+	life    time.Duration
+	log     *slog.Logger
+	flights singleflight.Group
+	// restAt is until when Redis is left alone, as nanoseconds.
+	restAt atomic.Int64
+
+	mu sync.Mutex
+	// owed are generations that could not be begun. While there are any,
+	// nothing is read from the cache: it may be what a write of ours made wrong.
+	owed map[string]bool
+
+	outcomes *prometheus.CounterVec
+	hits     atomic.Int64
+	asked    atomic.Int64
+}
+
+// Open uses the Redis (6 or newer) at a URL, redis://[:password@]host:port/db or
+// rediss:// for TLS, as soon as it answers and until ctx ends.
+func Open(ctx context.Context, url string, life time.Duration, registry prometheus.Registerer, log *slog.Logger) (*Cache, error) {
+	options, err := rueidis.ParseURL(url)
+	if err != nil {
+		return nil, fmt.Errorf("Redis URL: %w; use for example redis://redis.example:6379", redact(err)) //nolint:staticcheck // a name
+	}
+	options.ClientName = "spotbench-catalog"
+	options.CacheSizeEachConn, options.PipelineMultiplex, options.RingScaleEachConn = inProcess, 1, 8
+	options.DisableRetry, options.ForceSingleClient = true, true
+	options.Dialer.Timeout, options.ConnWriteTimeout = time.Second, time.Second
+	c := &Cache{life: life, log: log, owed: map[string]bool{},
+		outcomes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spotbench_catalog_cache_requests_total", Help: "Reads by what the cache did: hit, miss, or bypass while Redis does not answer."}, []string{"outcome"})}
+	ratio := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "spotbench_catalog_cache_hit_ratio", Help: "Share of the reads since the start that the cache answered."}, func() float64 {
+		if asked := c.asked.Load(); asked > 0 {
+			return float64(c.hits.Load()) / float64(asked)
+		}
+		return 0
+	})
+	registry.MustRegister(c.outcomes, ratio)
+	go c.connect(ctx, options)
+	return c, nil
+}
+
+// redact leaves out what the error repeats of the URL, which may have a password.
+func redact(err error) error {
+	if inner := errors.Unwrap(err); inner != nil {
+		return inner
+	}
+	return errors.New("it is none")
+}
+
+// connect connects when Redis is there, and pays what is owed to it.
+func (c *Cache) connect(ctx context.Context, options rueidis.ClientOption) {
+	told := false
+	for {
+		client, err := rueidis.NewClient(options)
+		if err == nil {
+			c.client.Store(&client)
+			c.log.Info("the cache is in use")
+			break
+		}
+		if !told {
+			c.log.Warn("Redis does not answer; reads go to the database until it does", "err", err)
+			told = true
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			(*c.client.Load()).Close()
+			return
+		case <-time.After(pause / 4):
+		}
+		c.mu.Lock()
+		owed := make([]string, 0, len(c.owed))
+		for tag := range c.owed {
+			owed = append(owed, tag)
+		}
+		c.mu.Unlock()
+		if len(owed) > 0 {
+			c.Bump(ctx, owed...)
+		}
+	}
+}
+
+// Bump makes the answers with these tags out of date, here and at every server,
+// before it returns, or notes that it has still to be done.
+func (c *Cache) Bump(ctx context.Context, tags ...string) {
+	client := c.client.Load()
+	err := errors.New("not connected")
+	if client != nil {
+		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), bumpPatience)
+		defer cancel()
+		commands := make(rueidis.Commands, 0, len(tags))
+		for _, tag := range tags {
+			commands = append(commands, (*client).B().Set().Key(generation(tag)).Value(uuid.NewString()).Build())
+		}
+		err = nil
+		for _, answer := range (*client).DoMulti(limited, commands...) {
+			err = errors.Join(err, answer.Error())
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, tag := range tags {
+		if err != nil {
+			c.owed[tag] = true
+		} else {
+			delete(c.owed, tag)
+		}
+	}
+	if len(c.owed) > 10_000 { // all runs at once is as good, and no more to remember
+		clear(c.owed)
+		c.owed[everything] = true
+	}
+}
+
+// everything is a tag that all answers have.
+const everything = "everything"
+
+func generation(tag string) string { return prefix + "generation:" + tag }
+
+// usable is the client while Redis can be asked and knows all writes of ours.
+func (c *Cache) usable() rueidis.Client {
+	client := c.client.Load()
+	if client == nil || time.Now().UnixNano() < c.restAt.Load() {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.owed) > 0 {
+		return nil
+	}
+	return *client
+}
+
+// get is the answer to a question about what has the tag. It is read by fill, once
+// for all who ask at the same time, if it is not there. fill's second value says
+// whether the answer may be kept. current is for callers who must see what they
+// wrote through another server: Redis is asked for the generation, not this process'
+// memory of it.
+func (c *Cache) get(ctx context.Context, tag, question string, current bool, fill func(context.Context) ([]byte, bool, error)) ([]byte, error) {
+	c.asked.Add(1)
+	client := c.usable()
+	if client == nil {
+		return c.bypass(ctx, fill)
+	}
+	limited, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	generations := [2]string{}
+	for n, t := range [2]string{everything, tag} {
+		command := client.B().Get().Key(generation(t))
+		var answer rueidis.RedisResult
+		if current {
+			answer = client.Do(limited, command.Build())
+		} else {
+			answer = client.DoCache(limited, command.Cache(), c.life)
+		}
+		text, err := answer.ToString()
+		if rueidis.IsRedisNil(err) {
+			text, err = begin(limited, client, generation(t))
+		}
+		if err != nil {
+			c.rest(ctx)
+			return c.bypass(ctx, fill)
+		}
+		generations[n] = text
+	}
+	sum := sha256.Sum256([]byte(question))
+	key := prefix + generations[0] + ":" + generations[1] + ":" + hex.EncodeToString(sum[:16])
+	text, err := client.DoCache(limited, client.B().Get().Key(key).Cache(), c.life).AsBytes()
+	switch {
+	case err == nil:
+		c.hits.Add(1)
+		c.outcomes.WithLabelValues("hit").Inc()
+		return text, nil
+	case !rueidis.IsRedisNil(err):
+		c.rest(ctx)
+		return c.bypass(ctx, fill)
+	}
+	c.outcomes.WithLabelValues("miss").Inc()
+	return c.once(ctx, key, func(filling context.Context) ([]byte, error) {
+		text, keep, err := fill(filling)
+		if err == nil && keep && len(text) <= largest {
+			storing, cancel := context.WithTimeout(filling, patience)
+			defer cancel()
+			if err := client.Do(storing, client.B().Set().Key(key).Value(rueidis.BinaryString(text)).Px(c.life).Build()).Error(); err != nil {
+				c.rest(filling)
+			}
+		}
+		return text, err
+	})
+}
+
+// begin is the generation of what has none yet: one that nobody has used, also if
+// Redis forgot the last one.
+func begin(ctx context.Context, client rueidis.Client, key string) (string, error) {
+	answers := client.DoMulti(ctx, client.B().Set().Key(key).Value(uuid.NewString()).Nx().Build(), client.B().Get().Key(key).Build())
+	return answers[1].ToString()
+}
+
+// once fills for all who ask at the same time. The filling goes on for the others
+// when the first caller goes away.
+func (c *Cache) once(ctx context.Context, key string, fill func(context.Context) ([]byte, error)) ([]byte, error) {
+	flight := c.flights.DoChan(key, func() (any, error) {
+		filling, cancel := context.WithTimeout(context.WithoutCancel(ctx), fillTime)
+		defer cancel()
+		// A replica that lags behind would have the answer of before the write that
+		// made this generation.
+		return fill(catalog.WithPrimary(filling))
+	})
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case landed := <-flight:
+		text, _ := landed.Val.([]byte)
+		return text, landed.Err
+	}
+}
+
+func (c *Cache) bypass(ctx context.Context, fill func(context.Context) ([]byte, bool, error)) ([]byte, error) {
+	c.outcomes.WithLabelValues("bypass").Inc()
+	text, _, err := fill(ctx)
+	return text, err
+}
+
+// rest leaves Redis alone for a while, unless it was the caller who went away.
+func (c *Cache) rest(ctx context.Context) {
+	if ctx.Err() == nil {
+		c.restAt.Store(time.Now().Add(pause).UnixNano())
+	}
+}
