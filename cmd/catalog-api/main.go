@@ -41,7 +41,7 @@ and as web pages. Without a command it serves.`,
 		RunE:          serve.RunE,
 	}
 	root.Flags().AddFlagSet(serve.Flags())
-	root.AddCommand(serve, importCommand(), awaitCommand(), reportCommand(), migrateCommand(), healthcheckCommand(), certsCommand(), tokenCommand(), keysCommand())
+	root.AddCommand(serve, importCommand(), awaitCommand(), reportCommand(), migrateCommand(), healthcheckCommand(), certsCommand(), tokenCommand(), keysCommand(), backupCommand(), restoreCommand())
 	return root
 }
 

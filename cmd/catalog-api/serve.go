@@ -61,6 +61,7 @@ type oidcOptions struct{ issuer, clientID, userClaim, groupsClaim string }
 // databaseOptions say which database to use.
 type databaseOptions struct {
 	flag        string
+	replicas    []string
 	connections int
 	timeout     time.Duration
 }
@@ -76,7 +77,7 @@ func (d *databaseOptions) addFlags(cmd *cobra.Command) {
 func (d *databaseOptions) url() string { return cmp.Or(d.flag, os.Getenv("DATABASE_URL")) }
 
 func (d *databaseOptions) open(ctx context.Context, url string) (*postgres.Store, error) {
-	return postgres.Open(ctx, postgres.Options{URL: url, Password: os.Getenv("DB_PASSWORD"), Connections: d.connections, StatementTimeout: d.timeout})
+	return postgres.Open(ctx, postgres.Options{URL: url, Password: os.Getenv("DB_PASSWORD"), Replicas: d.replicas, Connections: d.connections, StatementTimeout: d.timeout})
 }
 
 func serveCommand() *cobra.Command {
@@ -113,6 +114,7 @@ func serveCommand() *cobra.Command {
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "cluster that checks tokens, when not running in it")
 	f.StringVar(&o.hazards, "hazards", os.Getenv("HAZARDS_FILE"), "YAML of the hazards that are assumed of pools until their machines have been observed; the scheduler's hazardsFile (env HAZARDS_FILE)")
 	f.StringVar(&o.logLevel, "log-level", env("LOG_LEVEL", "info"), "debug, info, warn or error (env LOG_LEVEL)")
+	f.StringSliceVar(&o.database.replicas, "replica-url", strings.Fields(os.Getenv("REPLICA_URLS")), "streaming replica of the database that answers reads; may be repeated (env REPLICA_URLS, separated by spaces)")
 	o.database.addFlags(cmd)
 	return cmd
 }

@@ -67,7 +67,9 @@ func (c *Cache) write(w http.ResponseWriter, r *http.Request, next http.Handler)
 }
 
 // escaped is a run's key as the paths of requests have it.
-func escaped(key string) string { return strings.ReplaceAll(strings.ReplaceAll(key, "%", "%25"), "/", "%2F") }
+func escaped(key string) string {
+	return strings.ReplaceAll(strings.ReplaceAll(key, "%", "%25"), "/", "%2F")
+}
 
 func (c *Cache) read(w http.ResponseWriter, r *http.Request, next http.Handler, matches func(header, tag string) bool) {
 	question := r.URL.EscapedPath() + "?" + r.URL.RawQuery

@@ -42,8 +42,12 @@ func newKey(t *testing.T, s *stage, id string, role catalog.Role) string {
 // TestNothingButWhatTheDocumentSaysIsReachedWithoutAToken walks every operation of
 // the document, every page, and addresses that are none.
 func TestNothingButWhatTheDocumentSaysIsReachedWithoutAToken(t *testing.T) {
-	reader := func(s *stage) string { return newKey(t, s, fmt.Sprintf("walk-r-%d", time.Now().UnixNano()), catalog.Reader) }
-	writer := func(s *stage) string { return newKey(t, s, fmt.Sprintf("walk-w-%d", time.Now().UnixNano()), catalog.Writer) }
+	reader := func(s *stage) string {
+		return newKey(t, s, fmt.Sprintf("walk-r-%d", time.Now().UnixNano()), catalog.Reader)
+	}
+	writer := func(s *stage) string {
+		return newKey(t, s, fmt.Sprintf("walk-w-%d", time.Now().UnixNano()), catalog.Writer)
+	}
 	for name, edits := range map[string][]func(*httpapi.Options){"reads are open": {withPages}, "reads need a token": {withPages, closed}} {
 		t.Run(name, func(t *testing.T) {
 			s := newStage(t, edits...)

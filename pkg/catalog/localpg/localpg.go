@@ -346,3 +346,6 @@ func (l *lineLog) Write(p []byte) (int, error) {
 		l.rest = rest
 	}
 }
+
+// Programs is the directory of PostgreSQL's programs, the newest on this machine.
+func Programs() (string, bool) { return find() }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/spotbench/spotbench/pkg/catalog"
 )
@@ -200,9 +201,21 @@ func parts(ctx context.Context, q queryer, runs []catalog.Run) ([]catalog.Parts,
 	return asked.of(runs), nil
 }
 
+// ask collects from a replica or the primary. scan must keep nothing of its own: it
+// may be called for the rows of two attempts.
+func ask[T any](ctx context.Context, s *Store, scan func(row) (T, error), sql string, args ...any) (found []T, err error) {
+	err = s.read(ctx, func(ctx context.Context, pool *pgxpool.Pool) error {
+		found, err = collect(ctx, pool, scan, sql, args...)
+		return err
+	})
+	return found, err
+}
+
 // snapshot runs do on one state of the database, so that a run's parts belong together.
-func (s *Store) snapshot(ctx context.Context, do func(pgx.Tx) error) error {
-	return pgx.BeginTxFunc(ctx, s.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, do)
+func (s *Store) snapshot(ctx context.Context, do func(context.Context, pgx.Tx) error) error {
+	return s.read(ctx, func(ctx context.Context, pool *pgxpool.Pool) error {
+		return pgx.BeginTxFunc(ctx, pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error { return do(ctx, tx) })
+	})
 }
 
 // GetRun is a run with all its parts.
@@ -214,12 +227,16 @@ func (s *Store) GetRun(ctx context.Context, key string) (catalog.Detail, error) 
 // GetRunRevision is a run with all its parts, and its revision: a number that
 // grows with each change of any of them.
 func (s *Store) GetRunRevision(ctx context.Context, key string) (detail catalog.Detail, revision int64, err error) {
-	// One round trip, and one state of the database: the transaction is part of it.
-	var b pgx.Batch
-	b.Queue("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-	asked := queueRun(&b, key)
-	b.Queue("COMMIT")
-	if err := s.pool.SendBatch(ctx, &b).Close(); err != nil {
+	var asked wholeRun
+	err = s.read(ctx, func(ctx context.Context, pool *pgxpool.Pool) error {
+		// One round trip, and one state of the database: the transaction is part of it.
+		var b pgx.Batch
+		b.Queue("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+		asked = queueRun(&b, key)
+		b.Queue("COMMIT")
+		return pool.SendBatch(ctx, &b).Close()
+	})
+	if err != nil {
 		return detail, 0, explain(err)
 	}
 	run, err := asked.run(key)
@@ -375,7 +392,8 @@ func (s *Store) ListRuns(ctx context.Context, query catalog.RunQuery) (catalog.P
 		}
 		w.after("listed_at, key", query.OldestFirst, p.At, p.Keys[0])
 	}
-	err := s.snapshot(ctx, func(tx pgx.Tx) error {
+	err := s.snapshot(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		page.Items, page.NextPageToken = []catalog.Summary{}, "" // of an attempt before this one
 		scan := func(from row) (listedRun, error) {
 			var r listedRun
 			var err error
@@ -449,7 +467,7 @@ func (s *Store) ListResultsJSON(ctx context.Context, query catalog.ResultQuery) 
 	if err != nil {
 		return page, err
 	}
-	rows, err := collect(ctx, s.pool, scanListed, selectResults+w.sql("imported_at, id", query.OldestFirst, limit), w.args...)
+	rows, err := ask(ctx, s, scanListed, selectResults+w.sql("imported_at, id", query.OldestFirst, limit), w.args...)
 	if err != nil {
 		return page, explain(err)
 	}
@@ -479,7 +497,7 @@ func (s *Store) ResultJSON(ctx context.Context, id string) (json.RawMessage, err
 	if err != nil {
 		return nil, fmt.Errorf("result %q: %w", id, catalog.ErrNotFound)
 	}
-	rows, err := collect(ctx, s.pool, scanListed, selectResults+" WHERE id = $1", name)
+	rows, err := ask(ctx, s, scanListed, selectResults+" WHERE id = $1", name)
 	if err != nil {
 		return nil, explain(err)
 	}
@@ -561,7 +579,7 @@ func (s *Store) ListModels(ctx context.Context) ([]catalog.Model, error) {
 		m.LastRunAt = moment(last)
 		return m, err
 	}
-	models, err := collect(ctx, s.pool, scan, `SELECT model, sum(runs)::bigint, sum(results)::bigint,
+	models, err := ask(ctx, s, scan, `SELECT model, sum(runs)::bigint, sum(results)::bigint,
 		coalesce(array_agg(gpu_model ORDER BY gpu_model) FILTER (WHERE gpu_model <> ''), '{}'), max(last)
 		FROM (SELECT model, gpu_model, count(*) AS runs, sum(results) AS results, max(started_at) AS last FROM runs WHERE model <> '' GROUP BY model, gpu_model) g
 		GROUP BY model ORDER BY model`)

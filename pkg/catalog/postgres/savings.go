@@ -35,7 +35,7 @@ func (s *Store) Savings(ctx context.Context, query catalog.SavingsQuery) (catalo
 		g.StartedAt, g.EndedAt = moment(started), moment(ended)
 		return item, err
 	}
-	items, err := collect(ctx, s.pool, scan, `SELECT s.run_key, r.model, r.namespace, s.pod_uid, s.region, s.zone, s.instance_type, s.capacity_type,
+	items, err := ask(ctx, s, scan, `SELECT s.run_key, r.model, r.namespace, s.pod_uid, s.region, s.zone, s.instance_type, s.capacity_type,
 		s.usd_per_hour, s.on_demand_usd_per_hour, s.started_at, s.ended_at, coalesce(i.count, 0), coalesce(i.lost, 0)
 		FROM segments s JOIN runs r ON r.key = s.run_key
 		LEFT JOIN (SELECT run_key, pod_uid, count(*), sum(work_lost_seconds) AS lost FROM interruptions GROUP BY run_key, pod_uid) i

@@ -31,8 +31,13 @@ var migrations embed.FS
 
 // Store is a catalog in a database. It is safe for concurrent use.
 type Store struct {
-	pool *pgxpool.Pool
-	now  func() time.Time
+	pool     *pgxpool.Pool
+	replicas []*replica
+	now      func() time.Time
+	stop     func()
+	// writeTime is what a write may take. PostgreSQL's own limit on statements does not
+	// hold for the wait of a commit for a standby.
+	writeTime time.Duration
 }
 
 // Options are how a database is used.
@@ -41,6 +46,9 @@ type Options struct {
 	URL string
 	// Password, if not empty, replaces the one in the URL.
 	Password string
+	// Replicas are the addresses of streaming replicas that answer reads; they may
+	// have been promoted since. Password holds for them as well.
+	Replicas []string
 	// Connections is the most that are open at once; 0 is DefaultConnections.
 	Connections int
 	// StatementTimeout is what one statement may take; 0 is DefaultStatementTimeout.
@@ -68,7 +76,13 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("database: %w", err)
 	}
-	return &Store{pool: pool, now: time.Now}, nil
+	s := &Store{pool: pool, now: time.Now, writeTime: 2 * cmp.Or(o.StatementTimeout, DefaultStatementTimeout)}
+	if s.replicas, err = o.openReplicas(ctx); err != nil {
+		pool.Close()
+		return nil, err
+	}
+	s.stop = follow(s.replicas)
+	return s, nil
 }
 
 func (o Options) config() (*pgxpool.Config, error) {
@@ -85,29 +99,79 @@ func (o Options) config() (*pgxpool.Config, error) {
 	config.ConnConfig.RuntimeParams["statement_timeout"] = strconv.FormatInt(cmp.Or(o.StatementTimeout, DefaultStatementTimeout).Milliseconds(), 10)
 	// A transaction of a server that hangs must not hold a run's lock for ever.
 	config.ConnConfig.RuntimeParams["idle_in_transaction_session_timeout"] = "60000"
-	if o.Notice != nil {
-		config.ConnConfig.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) { o.Notice(n.Message) }
+	config.ConnConfig.OnNotice = func(c *pgconn.PgConn, n *pgconn.Notice) {
+		if n.Routine == waitsForStandby {
+			c.CustomData()[waitsForStandby] = true
+		}
+		if o.Notice != nil {
+			o.Notice(n.Message)
+		}
 	}
 	return config, nil
 }
 
 // write runs do in a transaction and files who asked for it, if the context tells.
+// With replicas, the request's session learns where the write is in the log.
 func (s *Store) write(ctx context.Context, do func(pgx.Tx) error) error {
-	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		if err := do(tx); err != nil {
+	ctx, cancel := context.WithTimeoutCause(ctx, s.writeTime, errUnconfirmed)
+	defer cancel()
+	err := s.pool.AcquireFunc(ctx, func(conn *pgxpool.Conn) error {
+		err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+			if err := do(tx); err != nil {
+				return err
+			}
+			entry, ok := catalog.WritingOf(ctx)
+			if !ok {
+				return nil
+			}
+			_, err := tx.Exec(ctx, "INSERT INTO audit (caller, operation, target, remote) VALUES ($1, $2, $3, $4)", entry.Caller, entry.Operation, entry.Target, entry.Remote)
 			return err
+		})
+		data := conn.Conn().PgConn().CustomData()
+		if unsafe := data[waitsForStandby] != nil; unsafe && err == nil {
+			err = errUnconfirmed
 		}
-		entry, ok := catalog.WritingOf(ctx)
-		if !ok {
-			return nil
+		delete(data, waitsForStandby)
+		if session := catalog.SessionOf(ctx); err == nil && session != nil && len(s.replicas) > 0 {
+			var position string
+			if err := conn.QueryRow(ctx, "SELECT pg_current_wal_insert_lsn()::text").Scan(&position); err != nil {
+				return err
+			}
+			session.Wrote(position)
 		}
-		_, err := tx.Exec(ctx, "INSERT INTO audit (caller, operation, target, remote) VALUES ($1, $2, $3, $4)", entry.Caller, entry.Operation, entry.Target, entry.Remote)
-		return err
+		return s.heed(err)
 	})
+	if err != nil && errors.Is(context.Cause(ctx), errUnconfirmed) {
+		return fmt.Errorf("%w: %w", errUnconfirmed, err)
+	}
+	return err
+}
+
+// waitsForStandby is the routine of PostgreSQL that says of a commit that it is no
+// longer waited for on a standby, because it was cancelled or the server shuts down.
+// PostgreSQL then calls the commit done; to the catalog's writer it is not.
+const waitsForStandby = "SyncRepWaitForLSN"
+
+var errUnconfirmed = errors.New("the database did not confirm the write, on a standby if it has one; it may or may not be there: write it again")
+
+// heed drops the connections to a server that is no primary any more, so that the
+// next ones look for it among the addresses.
+func (s *Store) heed(err error) error {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && (pg.Code == "25006" || pg.Code == "57P01" || pg.Code == "57P03") { // read only, shut down, starting
+		s.pool.Reset()
+	}
+	return err
 }
 
 // Close ends all connections.
-func (s *Store) Close() { s.pool.Close() }
+func (s *Store) Close() {
+	s.stop()
+	for _, r := range s.replicas {
+		r.pool.Close()
+	}
+	s.pool.Close()
+}
 
 // Ping reports whether the database answers and has the schema of this build, or of a
 // newer one.

@@ -66,7 +66,7 @@ func (s *Store) Rejudge(ctx context.Context) (int, error) {
 			return done, explain(err)
 		}
 		for _, key := range keys {
-			err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+			err := s.write(ctx, func(tx pgx.Tx) error {
 				if _, err := tx.Exec(ctx, "SELECT FROM runs WHERE key = $1 FOR UPDATE", key); err != nil {
 					return err
 				}
@@ -91,7 +91,8 @@ func (s *Store) Measured(ctx context.Context, keys []string, query catalog.RunQu
 	} else {
 		w.conditions = append(w.conditions, "results > 0")
 	}
-	err = s.snapshot(ctx, func(tx pgx.Tx) error {
+	err = s.snapshot(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		runs = nil // of an attempt before this one
 		scan := func(from row) (catalog.Run, error) { r, _, err := scanRun(from); return r, err }
 		found, err := collect(ctx, tx, scan, selectRun+w.sql("listed_at, key", query.OldestFirst, catalog.MaxMeasured), w.planned()...)
 		if err != nil {
