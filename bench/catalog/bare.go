@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -55,7 +56,7 @@ func serveBare(ctx context.Context, url string, out io.Writer) error {
 				return
 			}
 			w.Header().Set("Content-Type", "application/json")
-			w.Header().Set("Content-Length", fmt.Sprint(len(text)))
+			w.Header().Set("Content-Length", strconv.Itoa(len(text)))
 			_, _ = w.Write(text) // the caller is gone if this fails
 		})
 	}

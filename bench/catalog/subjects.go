@@ -209,7 +209,7 @@ func bulkRows(run catalog.Run, seed uint64) (string, [][]any, error) {
 	var lines strings.Builder
 	rows, importID := make([][]any, bulkResults), uuid.New()
 	for n := range rows {
-		r := filling.Point(seed<<32|uint64(n), run) //nolint:gosec // made-up data
+		r := filling.Point(seed<<32|uint64(n), run)
 		r.RunKey, r.ImportID, r.File = run.Key, importID.String(), "bulk.ndjson"
 		r.ID = uuid.New().String()
 		body, err := json.Marshal(r)

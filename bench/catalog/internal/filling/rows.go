@@ -33,8 +33,8 @@ const (
 
 // Key is the key of a run.
 func Key(n int) string {
-	return fmt.Sprintf("team-%02d/sweep-%08x", n%namespaces, uint32(n)*2654435761)
-} //nolint:gosec // a name
+	return fmt.Sprintf("team-%02d/sweep-%08x", n%namespaces, n*2654435761&0xffffffff)
+}
 
 // Model is the name of a model.
 func Model(n int) string { return fmt.Sprintf("org-%d/model-%02d-%dB", n%7, n, 1<<(n%8)) }
@@ -101,7 +101,7 @@ func (t *tables) add(shape Shape, n int) error {
 		id, position := uuid.NewSHA1(uuid.Nil, fmt.Appendf(nil, "%d import %d", n, p/perImport)), p%perImport
 		if position == 0 {
 			importedAt = importedAt.Add(time.Duration(r.IntN(5000)) * time.Millisecond)
-			t.imports = append(t.imports, []any{id, run.Key, fmt.Sprintf("points-%d.json", p/perImport), format, fmt.Sprintf("%064x", uint64(n)<<8|uint64(p)), 4096, importedAt})
+			t.imports = append(t.imports, []any{id, run.Key, fmt.Sprintf("points-%d.json", p/perImport), format, fmt.Sprintf("%064x", n<<8|p), 4096, importedAt})
 		}
 		result := point(r, run, 1<<(p%10), format)
 		result.ID, result.ImportID, result.File = ResultID(n, p).String(), id.String(), fmt.Sprintf("points-%d.json", p/perImport)
