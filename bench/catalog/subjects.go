@@ -168,8 +168,15 @@ func pgbench(ctx context.Context, dir, address string, w workload, connections i
 			return measurement{}, err
 		}
 	}
-	took, err := time.ParseDuration(seconds + "s")
-	return measurement{Workload: w.name, Subject: "pgbench", Connections: connections, observed: summarize(latencies, took)}, err
+	m := measurement{Workload: w.name, Subject: "pgbench", Connections: connections, observed: summarize(latencies, duration)}
+	// Its own rate is without the time in which it made its connections.
+	_, rate, _ := strings.Cut(string(text), "tps = ")
+	rate, _, _ = strings.Cut(rate, " ")
+	m.PerSecond, err = strconv.ParseFloat(rate, 64)
+	if err != nil {
+		return m, fmt.Errorf("pgbench printed %q", text)
+	}
+	return m, nil
 }
 
 // redisGet is what Redis needs for a value as long as the workload's answer.
