@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -47,6 +48,8 @@ const (
 	largest   = 1 << 20
 	inProcess = 8 << 20
 	prefix    = "spotbench:catalog:"
+	// mostRemembered is how many tags of writes are kept before they are sifted.
+	mostRemembered = 10_000
 )
 
 // Cache is a cache of answers. It is safe for concurrent use.
@@ -62,6 +65,10 @@ type Cache struct {
 	// owed are generations that could not be begun. While there are any,
 	// nothing is read from the cache: it may be what a write of ours made wrong.
 	owed map[string]bool
+	// began is when this process last began a generation. Redis tells of it over
+	// another connection than it answers on, some time later: until what was known before
+	// has ended by its age, Redis is asked for the generation each time.
+	began map[string]time.Time
 
 	outcomes *prometheus.CounterVec
 	hits     atomic.Int64
@@ -79,7 +86,7 @@ func Open(ctx context.Context, url string, life time.Duration, registry promethe
 	options.CacheSizeEachConn, options.PipelineMultiplex, options.RingScaleEachConn = inProcess, 1, 8
 	options.DisableRetry, options.ForceSingleClient = true, true
 	options.Dialer.Timeout, options.ConnWriteTimeout = time.Second, time.Second
-	c := &Cache{life: life, log: log, owed: map[string]bool{},
+	c := &Cache{life: life, log: log, owed: map[string]bool{}, began: map[string]time.Time{},
 		outcomes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spotbench_catalog_cache_requests_total", Help: "Reads by what the cache did: hit, miss, or bypass while Redis does not answer."}, []string{"outcome"})}
 	ratio := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "spotbench_catalog_cache_hit_ratio", Help: "Share of the reads since the start that the cache answered."}, func() float64 {
 		if asked := c.asked.Load(); asked > 0 {
@@ -156,16 +163,21 @@ func (c *Cache) Bump(ctx context.Context, tags ...string) {
 			err = errors.Join(err, answer.Error())
 		}
 	}
+	now := time.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if len(c.began) > mostRemembered {
+		maps.DeleteFunc(c.began, func(_ string, at time.Time) bool { return now.Sub(at) > c.life })
+	}
 	for _, tag := range tags {
+		c.began[tag] = now
 		if err != nil {
 			c.owed[tag] = true
 		} else {
 			delete(c.owed, tag)
 		}
 	}
-	if len(c.owed) > 10_000 { // all runs at once is as good, and no more to remember
+	if len(c.owed) > mostRemembered { // all runs at once is as good, and no more to remember
 		clear(c.owed)
 		c.owed[everything] = true
 	}
@@ -175,6 +187,15 @@ func (c *Cache) Bump(ctx context.Context, tags ...string) {
 const everything = "everything"
 
 func generation(tag string) string { return prefix + "generation:" + tag }
+
+// recent reports whether what is remembered of a tag's generation may be from before
+// a write of this process.
+func (c *Cache) recent(tag string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	at, ok := c.began[tag]
+	return ok && time.Since(at) <= c.life
+}
 
 // usable is the client while Redis can be asked and knows all writes of ours.
 func (c *Cache) usable() rueidis.Client {
@@ -207,7 +228,7 @@ func (c *Cache) get(ctx context.Context, tag, question string, current bool, fil
 	for n, t := range [2]string{everything, tag} {
 		command := client.B().Get().Key(generation(t))
 		var answer rueidis.RedisResult
-		if current {
+		if current || c.recent(t) {
 			answer = client.Do(limited, command.Build())
 		} else {
 			answer = client.DoCache(limited, command.Cache(), c.life)
@@ -236,6 +257,13 @@ func (c *Cache) get(ctx context.Context, tag, question string, current bool, fil
 	}
 	c.outcomes.WithLabelValues("miss").Inc()
 	return c.once(ctx, key, func(filling context.Context) ([]byte, error) {
+		// Those who missed just before the last flight landed find what it stored; this
+		// process may still remember that there was nothing.
+		looking, cancel := context.WithTimeout(filling, patience)
+		defer cancel()
+		if text, err := client.Do(looking, client.B().Get().Key(key).Build()).AsBytes(); err == nil {
+			return text, nil
+		}
 		text, keep, err := fill(filling)
 		if err == nil && keep && len(text) <= largest {
 			storing, cancel := context.WithTimeout(filling, patience)

@@ -219,7 +219,7 @@ func TestManyWhoAskAtOnceAskTheDatabaseOnce(t *testing.T) {
 	c := newCached(t, newRedis(t))
 	c.hit(t, "/v1/models")
 	c.endedRun(t) // the list is out of date
-	before := c.store.asked.Load()
+	before, bypassed := c.store.asked.Load(), c.outcome(t, "bypass")
 	var readers sync.WaitGroup
 	for range 100 {
 		readers.Go(func() {
@@ -235,9 +235,9 @@ func TestManyWhoAskAtOnceAskTheDatabaseOnce(t *testing.T) {
 		})
 	}
 	readers.Wait()
-	// Whoever comes after the answer and before it is stored is one more.
-	if asked := c.store.asked.Load() - before; asked > 3 {
-		t.Errorf("100 readers at once asked the database %d times", asked)
+	// Where Redis took too long to answer, the database was asked in its stead.
+	if asked, slow := c.store.asked.Load()-before, int64(c.outcome(t, "bypass")-bypassed); asked > 1+slow {
+		t.Errorf("100 readers at once asked the database %d times, %d of them for Redis being slow", asked, slow)
 	}
 }
 
