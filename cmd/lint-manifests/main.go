@@ -74,7 +74,9 @@ func lint(ctx context.Context, out io.Writer, root string, withoutSchema []strin
 	if err != nil {
 		return fmt.Errorf("get ready to check: %w", err)
 	}
-	checked := 0
+	// What several kustomizations include, unchanged, is checked once.
+	checked := map[string]bool{}
+	rendered := 0
 	var lines []string
 	for _, dir := range dirs {
 		objects, err := manifest.Build(dir)
@@ -82,21 +84,29 @@ func lint(ctx context.Context, out io.Writer, root string, withoutSchema []strin
 			return err //nolint:wrapcheck // it names the directory
 		}
 		for i := range objects {
+			content, err := objects[i].MarshalJSON()
+			if err != nil {
+				return fmt.Errorf("check %s: %w", dir, err)
+			}
+			if checked[string(content)] {
+				continue
+			}
+			checked[string(content)] = true
 			found, err := linter.Lint(&objects[i])
 			if err != nil {
 				return fmt.Errorf("check %s: %w", dir, err)
 			}
 			lines = append(lines, found...)
 		}
-		checked += len(objects)
+		rendered += len(objects)
 	}
-	// What several kustomizations include is found once for each of them.
+	// An object that is patched differently here and there has its findings in each.
 	slices.Sort(lines)
 	lines = slices.Compact(lines)
 	for _, line := range lines {
 		fmt.Fprintln(out, line)
 	}
-	fmt.Fprintf(out, "%d kustomizations, %d objects, %d findings in %.1f s\n", len(dirs), checked, len(lines), time.Since(start).Seconds())
+	fmt.Fprintf(out, "%d kustomizations, %d objects (%d different), %d findings in %.1f s\n", len(dirs), rendered, len(checked), len(lines), time.Since(start).Seconds())
 	if len(lines) > 0 {
 		return errFindings
 	}

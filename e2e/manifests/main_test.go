@@ -7,7 +7,9 @@ package manifests_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,10 +18,10 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
-
-	"k8s.io/client-go/kubernetes/scheme"
 
 	"github.com/spotbench/spotbench/pkg/localcluster"
 	"github.com/spotbench/spotbench/pkg/localcluster/toolchain"
@@ -42,13 +44,13 @@ func run(m *testing.M) (code int) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	env, err := start(ctx)
+	if errors.Is(err, fs.ErrNotExist) {
+		fmt.Println("SKIP: run `localcluster build` first:", err)
+		return 0
+	}
 	if err != nil {
 		fmt.Println("FAIL: start an API server:", err)
 		return 1
-	}
-	if env == nil {
-		fmt.Println("SKIP: run `localcluster build` first")
-		return 0
 	}
 	defer func() {
 		if err := env.Stop(); err != nil {
@@ -63,7 +65,7 @@ func run(m *testing.M) (code int) {
 	return m.Run()
 }
 
-// start an API server with all definitions; nil where its programs are not built.
+// start an API server with all definitions; fs.ErrNotExist where its programs are not built.
 func start(ctx context.Context) (*envtest.Environment, error) {
 	cache, err := localcluster.DefaultCacheDir()
 	if err != nil {
@@ -75,7 +77,7 @@ func start(ctx context.Context) (*envtest.Environment, error) {
 	}
 	for variable, program := range map[string]string{"TEST_ASSET_ETCD": "etcd", "TEST_ASSET_KUBE_APISERVER": "kube-apiserver"} {
 		if _, err := os.Stat(tools.Path(program)); err != nil {
-			return nil, nil
+			return nil, fmt.Errorf("find the programs: %w", err)
 		}
 		if err := os.Setenv(variable, tools.Path(program)); err != nil { // envtest finds programs so
 			return nil, fmt.Errorf("tell envtest its programs: %w", err)
@@ -83,7 +85,7 @@ func start(ctx context.Context) (*envtest.Environment, error) {
 	}
 	crds, err := upstream.CRDs(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("definitions: %w", err)
+		return nil, errors.New("definitions: " + err.Error()) // not fs.ErrNotExist, which would skip
 	}
 	env := &envtest.Environment{CRDs: crds, ControlPlaneStartTimeout: time.Minute,
 		CRDInstallOptions: envtest.CRDInstallOptions{MaxTime: 2 * time.Minute, Paths: []string{root + "/base/scheduler/podgroup-crd.yaml"}, ErrorIfPathMissing: true}}
@@ -92,6 +94,7 @@ func start(ctx context.Context) (*envtest.Environment, error) {
 		return nil, fmt.Errorf("start: %w", err)
 	}
 	config.QPS, config.Burst = 500, 500
+	config.WarningHandler = rest.NewWarningWriter(os.Stdout, rest.WarningWriterOptions{Deduplicate: true})
 	kinds := runtime.NewScheme()
 	if err := scheme.AddToScheme(kinds); err != nil {
 		return env, fmt.Errorf("kinds: %w", err)

@@ -96,7 +96,11 @@ func (f withOrigins) ReadFile(path string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find %s: %w", f.dir, err)
 	}
-	if absolute, err := filepath.Abs(path); err != nil || filepath.Dir(absolute) != outermost || !strings.HasPrefix(filepath.Base(path), "kustomization.") {
+	file, err := filepath.Abs(path)
+	if err != nil {
+		return nil, fmt.Errorf("find %s: %w", path, err)
+	}
+	if filepath.Dir(file) != outermost || !strings.HasPrefix(filepath.Base(file), "kustomization.") {
 		return data, nil
 	}
 	return append(data, "\nbuildMetadata: [originAnnotations]\n"...), nil

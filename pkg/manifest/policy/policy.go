@@ -114,7 +114,7 @@ func (c *check) container(field string, container map[string]any) {
 	case image == "":
 		c.add(field+".image", "no image", "name one, with its tag or digest")
 	case tag == "":
-		c.add(field+".image", fmt.Sprintf("%s has neither tag nor digest, which means latest", image), "pin it, for example "+image+":v1.2.3")
+		c.add(field+".image", image+" has neither tag nor digest, which means latest", "pin it, for example "+image+":v1.2.3")
 	case tag == "latest":
 		c.add(field+".image", image+" changes under the same name", "pin a version or a digest")
 	}
