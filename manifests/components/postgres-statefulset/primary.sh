@@ -1,3 +1,4 @@
+#!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Run once, when the primary's database is made: the catalog's owner, and who may copy.
 set -eu

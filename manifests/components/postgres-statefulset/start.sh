@@ -1,3 +1,4 @@
+#!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # PostgreSQL of this pod: the first of the set is the primary, the others begin with a
 # copy of it and follow it.

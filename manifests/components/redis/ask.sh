@@ -1,3 +1,4 @@
+#!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Answers only when Redis does; a replica that has lost its primary does not.
 set -eu
