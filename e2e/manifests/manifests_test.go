@@ -67,6 +67,26 @@ func TestTheAPIServerTakesEveryObjectOfEveryKustomization(t *testing.T) {
 	}
 }
 
+func TestEveryComponentIsInAKustomizationAndSoChecked(t *testing.T) {
+	var all strings.Builder
+	for _, dir := range applied(t) {
+		text, err := os.ReadFile(filepath.Join(dir, "kustomization.yaml"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.Write(text)
+	}
+	components, err := os.ReadDir(root + "/components")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range components {
+		if !strings.Contains(all.String(), "../../components/"+c.Name()+"\n") {
+			t.Errorf("components/%s is in no overlay", c.Name())
+		}
+	}
+}
+
 func TestEveryWorkloadIsAdmittedInItsNamespace(t *testing.T) {
 	seen := map[string]bool{}
 	for _, dir := range applied(t) {

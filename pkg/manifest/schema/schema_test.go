@@ -164,11 +164,11 @@ func TestADocumentThatIsNotKubernetesIsRefused(t *testing.T) {
 
 func FuzzACustomResourceDefinitionNeverMakesBrokenJSON(f *testing.F) {
 	f.Add([]byte(crd))
-	l, err := schema.FromOpenAPI([]byte(`{"definitions":{"io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta":{"type":"object"}}}`))
-	if err != nil {
-		f.Fatal(err)
-	}
 	f.Fuzz(func(t *testing.T, text []byte) {
+		l, err := schema.FromOpenAPI([]byte(`{"definitions":{"io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta":{"type":"object"}}}`))
+		if err != nil {
+			t.Fatal(err)
+		}
 		var definition apiextensions.CustomResourceDefinition
 		if yaml.Unmarshal(text, &definition) != nil || l.AddCRD(&definition) != nil {
 			t.Skip("no definition")
