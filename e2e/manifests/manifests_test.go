@@ -212,6 +212,6 @@ func TestTheOperatorsRulesAreThoseThatPromtoolTests(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(tested, operators.Spec); diff != "" {
-		t.Errorf("components/monitoring-operator/rules.yaml differs from what is tested (-tested +ours):\n%s", diff)
+		t.Errorf("components/monitoring-operator/rules.yaml differs from what is tested: put the groups of components/monitoring/scheduler.rules.yaml under its spec (-tested +ours):\n%s", diff)
 	}
 }
