@@ -118,6 +118,10 @@ e2e: ## End-to-end tests on the real local cluster (root on Linux)
 lint: ## Static checks: gofmt, go vet and golangci-lint, strict
 	$(GO) run $(GOLANGCI) run ./...
 
+.PHONY: lint-manifests
+lint-manifests: ## Render every kustomization; check kinds by schema, workloads by policy
+	$(GO) run ./cmd/lint-manifests
+
 .PHONY: fuzz
 fuzz: ## Fuzz every parser for FUZZTIME (default 10s) each
 	bash hack/fuzz.sh

@@ -31,6 +31,9 @@ fi
 step "static checks (golangci-lint)"
 make --no-print-directory lint || failed+=("static checks")
 
+step "manifests: rendered, held to schemas and policy (alert rules: a test of pkg/scheduling)"
+make --no-print-directory lint-manifests || failed+=("manifests")
+
 step "unit and integration tests, race detector on"
 $gotestsum --format pkgname-and-test-fails --jsonfile "$out/unit.json" -- \
 	-race -timeout 20m ./pkg/... ./cmd/... ./bench/... || failed+=("unit and integration tests")
