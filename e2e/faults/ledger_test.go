@@ -7,6 +7,7 @@ package faults_test
 import (
 	"encoding/json"
 	"net"
+	"slices"
 	"sync"
 	"time"
 )
@@ -40,44 +41,48 @@ func openLedger(address string) (*ledger, error) {
 	return l, nil
 }
 
+// message is what a worker says. Each comes several times.
+type message struct {
+	Run, Pod string
+	Step     int
+	At       time.Time
+	Began    bool
+}
+
 func (l *ledger) listen() {
-	buffer := make([]byte, 4096)
+	buffer := make([]byte, 1<<16)
 	for {
 		n, _, err := l.conn.ReadFrom(buffer)
 		if err != nil {
 			return
 		}
-		var m struct {
-			Run, Pod string
-			Step     int
-			At       time.Time
-			Began    bool
-		}
-		if json.Unmarshal(buffer[:n], &m) != nil {
+		var messages []message
+		if json.Unmarshal(buffer[:n], &messages) != nil {
 			continue
 		}
 		l.mu.Lock()
-		pods := l.pods[m.Run]
-		at := -1
-		for i := range pods {
-			if pods[i].pod == m.Pod {
-				at = i
-			}
+		for _, m := range messages {
+			l.enter(m)
 		}
-		if at < 0 {
-			pods = append(pods, stretch{pod: m.Pod, done: map[int]time.Time{}})
-			at = len(pods) - 1
-			l.pods[m.Run] = pods
-		}
-		p := &pods[at]
-		if m.Began {
-			p.after, p.begun = m.Step, m.At
-		} else {
-			p.done[m.Step] = m.At
-		}
-		p.last = max(p.last, m.Step)
 		l.mu.Unlock()
 	}
+}
+
+func (l *ledger) enter(m message) {
+	pods := l.pods[m.Run]
+	at := slices.IndexFunc(pods, func(s stretch) bool { return s.pod == m.Pod })
+	if at < 0 {
+		pods = append(pods, stretch{pod: m.Pod, done: map[int]time.Time{}})
+		at = len(pods) - 1
+		l.pods[m.Run] = pods
+	}
+	p := &pods[at]
+	if m.Began {
+		p.after, p.begun = m.Step, m.At
+	} else {
+		p.done[m.Step] = m.At
+	}
+	p.last = max(p.last, m.Step)
 }
 
 // of are the stretches of a run so far.

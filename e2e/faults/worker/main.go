@@ -36,6 +36,7 @@ type worker struct {
 	blob                   int64
 	rewrite                bool
 	ledger                 net.Conn
+	recent                 []message
 	progress               *os.File
 }
 
@@ -68,9 +69,19 @@ type message struct {
 	Began bool
 }
 
+// told is how many messages a datagram has: the newest, and those before in case the
+// datagrams that had them were lost.
+const told = 8
+
 func (w *worker) tell(m message) {
 	m.Run, m.Pod, m.At = w.run, w.pod, time.Now()
-	if data, err := json.Marshal(m); err == nil && w.ledger != nil {
+	w.recent = append(w.recent, m)
+	w.recent = w.recent[max(0, len(w.recent)-told):]
+	w.report()
+}
+
+func (w *worker) report() {
+	if data, err := json.Marshal(w.recent); err == nil && w.ledger != nil {
 		_, _ = w.ledger.Write(data) // a ledger that cannot be reached holds nothing up
 	}
 }
@@ -113,6 +124,7 @@ func (w *worker) work(report string) (code int, err error) {
 			}
 		}
 	}
+	w.report() // no later message has the last ones
 	return w.finish(done)
 }
 
