@@ -193,6 +193,17 @@ func TestAKeyIsGoodWhereItsUseCannotBeNoted(t *testing.T) {
 	}
 }
 
+// TestAWriteTellsItsPositionWithoutReplicasToo: caches are asked by it.
+func TestAWriteTellsItsPositionWithoutReplicasToo(t *testing.T) {
+	store, state := newStore(t), &catalog.Session{}
+	if _, _, err := store.PutRun(catalog.WithSession(t.Context(), state), "ns/r", catalog.Run{Model: "m"}, 0); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(state.Position(), "/") {
+		t.Errorf("position %q", state.Position())
+	}
+}
+
 func TestEverythingToldAboutARunIsReadBack(t *testing.T) {
 	s := newStore(t)
 	ctx, key := t.Context(), "gpu-workloads/sweep-1a2b3c4d"
