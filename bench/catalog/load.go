@@ -9,7 +9,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"slices"
 	"strconv"
@@ -159,7 +158,7 @@ func load(ctx context.Context, address string, connections int, duration time.Du
 			}
 		})
 	}
-	if err := group.Wait(); err != nil && !errors.Is(err, io.EOF) {
+	if err := group.Wait(); err != nil {
 		return observed{}, err
 	}
 	return summarize(slices.Concat(latencies...), time.Since(begin)), nil

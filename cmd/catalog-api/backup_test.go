@@ -7,8 +7,10 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -98,5 +100,92 @@ func TestABackupComesBackWholeAndADamagedOneChangesNothing(t *testing.T) {
 	}
 	if left, err := filepath.Glob(file + "*"); err != nil || len(left) != 1 { // the damaged one
 		t.Errorf("a failed backup left %v, %v", left, err)
+	}
+}
+
+// TestABackupOfAnOlderSchemaComesBackInPlaceAndRevokedKeysStayRevoked restores into the
+// catalog's own PostgreSQL, which does not run then.
+func TestABackupOfAnOlderSchemaComesBackInPlaceAndRevokedKeysStayRevoked(t *testing.T) {
+	dir := dataDir(t)
+	var server *localpg.Server
+	open := func() *postgres.Store {
+		t.Helper()
+		var err error
+		if server, err = localpg.Start(t.Context(), dir, slog.New(slog.DiscardHandler)); err != nil {
+			t.Fatal(err)
+		}
+		store, err := postgres.Open(t.Context(), postgres.Options{URL: server.URL()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return store
+	}
+	end := func(store *postgres.Store) {
+		t.Helper()
+		store.Close()
+		if err := server.Stop(context.WithoutCancel(t.Context())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	store := open()
+	defer func() { end(store) }()
+	_, err := store.MigrateUp(t.Context())
+	must(err)
+	must(store.MigrateDown(t.Context()))
+	_, _, err = store.PutRun(t.Context(), "ns/older", catalog.Run{Model: "m"}, 0)
+	must(err)
+	older, newer := filepath.Join(dir, "older.backup"), filepath.Join(dir, "newer.backup")
+	_, err = execute(t.Context(), "backup", older, "--database-url", server.URL())
+	must(err)
+	_, err = store.MigrateUp(t.Context())
+	must(err)
+	for _, id := range []string{"kept", "leaked"} {
+		_, err = store.CreateKey(t.Context(), catalog.APIKey{ID: id, Role: catalog.Writer, ExpiresAt: time.Now().Add(time.Hour)}, []byte("hash"))
+		must(err)
+	}
+	_, err = execute(t.Context(), "backup", newer, "--database-url", server.URL())
+	must(err)
+	must(store.RevokeKey(t.Context(), "leaked"))
+	if _, err := execute(t.Context(), "restore", newer, "--data-dir", dir); err == nil || !strings.Contains(err.Error(), "already runs") {
+		t.Errorf("a restore under a catalog that runs: %v", err)
+	}
+	for _, tt := range []struct {
+		file string
+		keys map[string]catalog.Role
+	}{
+		{newer, map[string]catalog.Role{"kept": catalog.Writer, "leaked": ""}},
+		{older, map[string]catalog.Role{"kept": "", "leaked": ""}},
+	} {
+		end(store)
+		if out, err := execute(t.Context(), "restore", tt.file, "--data-dir", dir); err != nil {
+			t.Error(tt.file, out, err)
+		}
+		store = open()
+		must(store.Ping(t.Context()))
+		_, err := store.GetRun(t.Context(), "ns/older")
+		must(err)
+		for id, want := range tt.keys {
+			if role, err := store.CheckKey(t.Context(), id, []byte("hash")); role != want || err != nil {
+				t.Errorf("%s: key %s has role %q, %v; want %q", tt.file, id, role, err, want)
+			}
+		}
+	}
+}
+
+func TestNoPasswordIsAmongAProgramsArguments(t *testing.T) {
+	for _, url := range []string{"postgres://u:hunter2@/d?host=/none", "host=/none user=u dbname=d password=hunter2"} {
+		program, err := onDatabase(t.Context(), url, "pg_dump")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(strings.Join(program.Args, " "), "hunter2") || !slices.Contains(program.Env, "PGPASSWORD=hunter2") {
+			t.Errorf("arguments %q", program.Args)
+		}
 	}
 }

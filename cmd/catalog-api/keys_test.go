@@ -4,32 +4,42 @@ package main
 
 import (
 	"net/http"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/spotbench/spotbench/pkg/catalog/certs"
+	"github.com/spotbench/spotbench/pkg/catalog/client"
 )
 
 func TestTheFirstKeyIsMadeInTheDatabaseAndOpensACatalogThatIsClosed(t *testing.T) {
 	dir := dataDir(t)
 	log, _ := running(t, "serve", "--data-dir", dir, "--listen", "127.0.0.1:0", "--listen-read-only", "127.0.0.1:0", "--read-access", "token")
-	_, plain := addresses(t, log)
+	secure, plain := addresses(t, log)
+	trusting, err := client.Trusting(filepath.Join(dir, "tls", certs.CAFile), time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
 	database := "postgres://catalog@/catalog?host=" + dir + "/socket"
-	get := func(path, key string) int {
+	ask := func(base, path, key string) int {
 		t.Helper()
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+plain+path, nil)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, base+path, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if key != "" {
 			req.Header.Set("Authorization", "Bearer "+key)
 		}
-		resp, err := http.DefaultClient.Do(req)
+		resp, err := trusting.Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer resp.Body.Close()
 		return resp.StatusCode
 	}
+	get := func(path, key string) int { return ask("https://"+secure, path, key) }
 	keys := func(args ...string) string {
 		t.Helper()
 		out, err := execute(t.Context(), append(append([]string{"keys"}, args...), "--database-url", database)...)
@@ -50,6 +60,11 @@ func TestTheFirstKeyIsMadeInTheDatabaseAndOpensACatalogThatIsClosed(t *testing.T
 	} {
 		if got := get(tt.path, tt.key); got != tt.want {
 			t.Errorf("%s with key %.8q: %d, want %d", tt.path, tt.key, got, tt.want)
+		}
+	}
+	for path, want := range map[string]int{"/v1/runs": http.StatusOK, "/v1/audit": http.StatusForbidden} {
+		if got := ask("http://"+plain, path, admin); got != want {
+			t.Errorf("%s in plain HTTP: %d, want %d", path, got, want)
 		}
 	}
 	if rotated := secret.FindString(keys("rotate", "ada")); get("/v1/runs", rotated) != http.StatusOK || rotated == reader {

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -105,7 +106,7 @@ func serveCommand() *cobra.Command {
 	f.StringVar(&o.writerTokens, "writer-tokens", os.Getenv("WRITER_TOKENS"), "file of `catalog-api token`'s lines, for writers without a cluster; they may all write (env WRITER_TOKENS)")
 	f.StringSliceVar(&o.admins, "admins", nil, "users and groups (group:NAME) that may administer: make keys, and read the log of writes")
 	f.StringVar(&o.readAccess, "read-access", env("READ_ACCESS", readsOpen), "who may read: "+readsOpen+" is everybody, "+readsToken+" is who shows a token that may read (env READ_ACCESS)")
-	f.Float64Var(&o.rateLimit, "rate-limit", 200, "requests a second of each caller, and twice as many at once; without a token, of each address; 0 is no limit")
+	f.Float64Var(&o.rateLimit, "rate-limit", 200, "requests a second of each caller, and twice as many at once; without a token, of each address; a tenth as many tokens that are not valid, of each address; 0 is no limit")
 	f.StringVar(&o.redis, "redis-url", "", "Redis, version 6 or newer, that keeps answers to reads for some seconds, for example redis://redis.example:6379 (env REDIS_URL)")
 	f.StringVar(&o.oidc.issuer, "oidc-issuer", os.Getenv("OIDC_ISSUER"), "URL of an OpenID Connect issuer whose ID tokens are taken (env OIDC_ISSUER)")
 	f.StringVar(&o.oidc.clientID, "oidc-client-id", os.Getenv("OIDC_CLIENT_ID"), "client that those tokens must have been made for (env OIDC_CLIENT_ID)")
@@ -138,6 +139,9 @@ func (o *serveOptions) validate() error {
 	if o.readAccess != readsOpen && o.readAccess != readsToken {
 		errs = append(errs, fmt.Errorf("--read-access %q is unknown; use %s or %s", o.readAccess, readsOpen, readsToken))
 	}
+	if o.readAccess == readsToken && !local(o.listenReadOnly) {
+		errs = append(errs, fmt.Errorf("--read-access %s would have readers show their tokens in plain HTTP at --listen-read-only %s; set that to \"\" for none, or for example to 127.0.0.1:8001", readsToken, o.listenReadOnly))
+	}
 	if (o.oidc.issuer == "") != (o.oidc.clientID == "") {
 		errs = append(errs, errors.New("--oidc-issuer and --oidc-client-id belong together; give both or none"))
 	}
@@ -151,6 +155,16 @@ func (o *serveOptions) validate() error {
 		errs = append(errs, errors.New("neither --database-url nor --data-dir; give one of them"))
 	}
 	return errors.Join(errs...)
+}
+
+// local reports whether nobody from elsewhere reaches an address.
+func local(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return address == "" // other addresses are refused elsewhere
+	}
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
 // serve runs until ctx ends, then lets the requests in progress finish.
@@ -189,7 +203,7 @@ func (o *serveOptions) serve(ctx context.Context, log *slog.Logger) (err error) 
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	options := httpapi.Options{Store: store, Guard: guard, Readers: o.readAccess == readsToken, Limits: auth.NewLimits(o.rateLimit), Hazards: hazards, Log: log, Registry: registry, Pages: web.New(store, hazards, log), PagePatterns: web.Patterns}
+	options := httpapi.Options{Store: store, Guard: guard, Readers: o.readAccess == readsToken, Limits: auth.NewLimits(o.rateLimit), Guesses: auth.NewLimits(o.rateLimit / 10), Hazards: hazards, Log: log, Registry: registry, Pages: web.New(store, hazards, log), PagePatterns: web.Patterns}
 	if url := cmp.Or(o.redis, os.Getenv("REDIS_URL")); url != "" { // no default of the flag: --help prints those, and it may have a password
 		if options.Cache, err = cache.Open(ctx, url, cache.DefaultLife, registry, log); err != nil {
 			return fmt.Errorf("--redis-url: %w", err)

@@ -190,6 +190,14 @@ func TestTheFirstAuthenticatorThatKnowsATokenAnswers(t *testing.T) {
 	if who, err := both.Authenticate(t.Context(), agent+"@spotbench-catalog"); err != nil || who.User != agent {
 		t.Errorf("user %q, error %v; want %q", who.User, err, agent)
 	}
+	// What the catalog made itself is no business of the API server's.
+	made, _ := auth.NewKey("ci")
+	for _, secret := range []string{made, token + "x"} {
+		before := api.reviews.Load()
+		if _, err := both.Authenticate(t.Context(), secret); !errors.Is(err, auth.ErrUnauthenticated) || api.reviews.Load() != before {
+			t.Errorf("a secret of the catalog's: error %v after %d reviews", err, api.reviews.Load()-before)
+		}
+	}
 	api.broken.Store(true)
 	if _, err := both.Authenticate(t.Context(), "new@spotbench-catalog"); err == nil || errors.Is(err, auth.ErrUnauthenticated) {
 		t.Errorf("error %v while one cannot be asked, want one that is not ErrUnauthenticated", err)

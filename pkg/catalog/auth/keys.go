@@ -16,6 +16,11 @@ import (
 // know one when they see it.
 const keyPrefix = "sbk_"
 
+// ours reports whether the catalog itself made a token. Nobody else is shown such a one.
+func ours(token string) bool {
+	return strings.HasPrefix(token, keyPrefix) || strings.HasPrefix(token, tokenPrefix)
+}
+
 // KeyStore knows the catalog's keys.
 type KeyStore interface {
 	// CheckKey is the role of the key that has this secret, "" for none.

@@ -47,6 +47,16 @@ func (l *Limits) Take(caller string) (wait time.Duration, ok bool) {
 	return wait, false
 }
 
+// Exhausted says whether a caller has used up what it may ask, without counting a
+// request, and after how long it may ask again.
+func (l *Limits) Exhausted(caller string) (wait time.Duration, exhausted bool) {
+	if l == nil {
+		return 0, false
+	}
+	missing := 1 - l.of(caller).Tokens()
+	return max(0, time.Duration(missing/float64(l.perSecond)*float64(time.Second))), missing > 0
+}
+
 func (l *Limits) of(caller string) *rate.Limiter {
 	l.mu.Lock()
 	defer l.mu.Unlock()

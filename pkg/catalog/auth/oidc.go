@@ -31,7 +31,7 @@ func NewOIDC(issuer, clientID, userClaim, groupsClaim string, client *http.Clien
 // Authenticate checks the token's signature, issuer, audience and times. Users and
 // groups have "oidc:" before them, so that none passes for a ServiceAccount.
 func (o *OIDC) Authenticate(ctx context.Context, token string) (Identity, error) {
-	if strings.Count(token, ".") != 2 || strings.HasPrefix(token, keyPrefix) {
+	if strings.Count(token, ".") != 2 || ours(token) {
 		return Identity{}, ErrUnauthenticated // no JWT
 	}
 	verifier, err := o.discover(ctx)
@@ -53,8 +53,9 @@ func (o *OIDC) Authenticate(ctx context.Context, token string) (Identity, error)
 		return Identity{}, fmt.Errorf("%w: %w", ErrUnauthenticated, err)
 	}
 	user, _ := claims[o.userClaim].(string)
-	// Anybody can register an address that is not theirs where it is not verified.
-	if verified, told := claims["email_verified"].(bool); user == "" || o.userClaim == "email" && told && !verified {
+	// Anybody can register an address that is not theirs where it is not verified, and an
+	// issuer that does not say so may not have done it.
+	if verified := claims["email_verified"] == true; user == "" || o.userClaim == "email" && !verified {
 		return Identity{}, fmt.Errorf("%w: it has no verified claim %q", ErrUnauthenticated, o.userClaim)
 	}
 	who := Identity{User: "oidc:" + user}

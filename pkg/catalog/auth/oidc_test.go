@@ -62,7 +62,7 @@ func (i *issuer) rotate(t *testing.T, id string) {
 // token signs claims; those given take the place of good ones.
 func (i *issuer) token(t *testing.T, claims map[string]any) string {
 	t.Helper()
-	all := map[string]any{"iss": i.URL, "aud": "spotbench", "sub": "1", "email": "ada@example.org", "groups": []string{"ml"}, "exp": time.Now().Add(time.Hour).Unix(), "iat": time.Now().Unix()}
+	all := map[string]any{"iss": i.URL, "aud": "spotbench", "sub": "1", "email": "ada@example.org", "email_verified": true, "groups": []string{"ml"}, "exp": time.Now().Add(time.Hour).Unix(), "iat": time.Now().Unix()}
 	for name, value := range claims {
 		all[name] = value
 	}
@@ -93,19 +93,21 @@ func TestTokensOfAnIssuerAreWhatTheyWereSignedFor(t *testing.T) {
 		need  catalog.Role
 		want  int // 0: allowed
 	}{
-		"one of a writers' group writes":                            {i.token(t, nil), catalog.Writer, 0},
-		"and does not administer":                                   {i.token(t, nil), catalog.Admin, http.StatusForbidden},
-		"a named administrator does":                                {i.token(t, map[string]any{"email": "root@example.org"}), catalog.Admin, 0},
-		"one of no group reads":                                     {i.token(t, map[string]any{"groups": nil}), catalog.Reader, 0},
-		"and does not write":                                        {i.token(t, map[string]any{"groups": []string{"other"}}), catalog.Writer, http.StatusForbidden},
-		"a user whose name is a writer's elsewhere":                 {i.token(t, map[string]any{"email": "group:oidc:ml", "groups": nil}), catalog.Writer, http.StatusForbidden},
-		"an expired token":                                          {i.token(t, map[string]any{"exp": time.Now().Add(-time.Minute).Unix()}), catalog.Reader, http.StatusUnauthorized},
-		"a token for another client":                                {i.token(t, map[string]any{"aud": "other"}), catalog.Reader, http.StatusUnauthorized},
-		"a token that says it is of this issuer, signed by another": {other.token(t, map[string]any{"iss": i.URL}), catalog.Reader, http.StatusUnauthorized},
-		"a token of another issuer":                                 {other.token(t, nil), catalog.Reader, http.StatusUnauthorized},
-		"a token without the user's claim":                          {i.token(t, map[string]any{"email": ""}), catalog.Reader, http.StatusUnauthorized},
-		"a token with an address that is not verified":              {i.token(t, map[string]any{"email_verified": false}), catalog.Reader, http.StatusUnauthorized},
-		"no JWT": {"nonsense", catalog.Reader, http.StatusUnauthorized},
+		"one of a writers' group writes":                               {i.token(t, nil), catalog.Writer, 0},
+		"and does not administer":                                      {i.token(t, nil), catalog.Admin, http.StatusForbidden},
+		"a named administrator does":                                   {i.token(t, map[string]any{"email": "root@example.org"}), catalog.Admin, 0},
+		"one of no group reads":                                        {i.token(t, map[string]any{"groups": nil}), catalog.Reader, 0},
+		"and does not write":                                           {i.token(t, map[string]any{"groups": []string{"other"}}), catalog.Writer, http.StatusForbidden},
+		"a user whose name is a writer's elsewhere":                    {i.token(t, map[string]any{"email": "group:oidc:ml", "groups": nil}), catalog.Writer, http.StatusForbidden},
+		"an expired token":                                             {i.token(t, map[string]any{"exp": time.Now().Add(-time.Minute).Unix()}), catalog.Reader, http.StatusUnauthorized},
+		"a token for another client":                                   {i.token(t, map[string]any{"aud": "other"}), catalog.Reader, http.StatusUnauthorized},
+		"a token that says it is of this issuer, signed by another":    {other.token(t, map[string]any{"iss": i.URL}), catalog.Reader, http.StatusUnauthorized},
+		"a token of another issuer":                                    {other.token(t, nil), catalog.Reader, http.StatusUnauthorized},
+		"a token without the user's claim":                             {i.token(t, map[string]any{"email": ""}), catalog.Reader, http.StatusUnauthorized},
+		"a token with an address that is not verified":                 {i.token(t, map[string]any{"email_verified": false}), catalog.Reader, http.StatusUnauthorized},
+		"a token of an issuer that does not tell":                      {i.token(t, map[string]any{"email_verified": nil}), catalog.Reader, http.StatusUnauthorized},
+		"a token that says so in words":                                {i.token(t, map[string]any{"email_verified": "true"}), catalog.Reader, http.StatusUnauthorized},
+		"no JWT":                                                       {"nonsense", catalog.Reader, http.StatusUnauthorized},
 		"a token without a signature, whose header says it needs none": {"eyJhbGciOiJub25lIn0.e30.", catalog.Reader, http.StatusUnauthorized},
 	}
 	for name, tt := range tests {
@@ -143,6 +145,14 @@ func TestEachCallerHasALimitOfItsOwn(t *testing.T) {
 	}
 	if wait, ok := limits.Take("a"); ok || wait <= 0 || wait > time.Second {
 		t.Errorf("the third: wait %v, %t; want up to a second", wait, ok)
+	}
+	if wait, exhausted := limits.Exhausted("a"); !exhausted || wait <= 0 || wait > time.Second {
+		t.Errorf("the third may ask in %v, %t; want up to a second", wait, exhausted)
+	}
+	for range 3 { // to ask whether it may is not to ask
+		if _, exhausted := limits.Exhausted("b"); exhausted {
+			t.Error("one who has not asked has no more to ask")
+		}
 	}
 	if _, ok := limits.Take("b"); !ok {
 		t.Error("another caller waits too")

@@ -79,12 +79,15 @@ func (t *TokenFile) read() (map[digest]string, error) {
 	return users, lines.Err()
 }
 
+// tokenPrefix begins every token that NewToken makes.
+const tokenPrefix = "sbc_"
+
 // NewToken makes a token for a user and the line that belongs in the file.
 func NewToken(user string) (token, line string, err error) {
 	if user == "" || strings.ContainsAny(user, " \t\r\n#") {
 		return "", "", fmt.Errorf("name %q is empty or has a space or a #; use for example %q", user, "ci")
 	}
-	token = "sbc_" + rand.Text() + rand.Text()
+	token = tokenPrefix + rand.Text() + rand.Text()
 	sum := sha256.Sum256([]byte(token))
 	return token, user + " " + hex.EncodeToString(sum[:]), nil
 }

@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,6 +42,9 @@ const (
 	bumpPatience = 500 * time.Millisecond
 	// pause is how long Redis is left alone after it failed a read.
 	pause = time.Second
+	// generationLife is how long a generation is known, answers of which live far shorter:
+	// without an end there would be one for each run there ever was.
+	generationLife = time.Hour
 	// fillTime is what reading an answer from the database may take.
 	fillTime = time.Minute
 	// largest is the largest answer that is kept, and inProcess what this process
@@ -156,7 +160,7 @@ func (c *Cache) Bump(ctx context.Context, tags ...string) {
 		defer cancel()
 		commands := make(rueidis.Commands, 0, len(tags))
 		for _, tag := range tags {
-			commands = append(commands, (*client).B().Set().Key(generation(tag)).Value(uuid.NewString()).Build())
+			commands = append(commands, (*client).B().Set().Key(generation(tag)).Value(uuid.NewString()).Ex(generationLife).Build())
 		}
 		err = nil
 		for _, answer := range (*client).DoMulti(limited, commands...) {
@@ -279,14 +283,20 @@ func (c *Cache) get(ctx context.Context, tag, question string, current bool, fil
 // begin is the generation of what has none yet: one that nobody has used, also if
 // Redis forgot the last one.
 func begin(ctx context.Context, client rueidis.Client, key string) (string, error) {
-	answers := client.DoMulti(ctx, client.B().Set().Key(key).Value(uuid.NewString()).Nx().Build(), client.B().Get().Key(key).Build())
+	answers := client.DoMulti(ctx, client.B().Set().Key(key).Value(uuid.NewString()).Nx().Ex(generationLife).Build(), client.B().Get().Key(key).Build())
 	return answers[1].ToString()
 }
 
 // once fills for all who ask at the same time. The filling goes on for the others
 // when the first caller goes away.
 func (c *Cache) once(ctx context.Context, key string, fill func(context.Context) ([]byte, error)) ([]byte, error) {
-	flight := c.flights.DoChan(key, func() (any, error) {
+	flight := c.flights.DoChan(key, func() (text any, err error) {
+		// Out of here it would end the process: no caller is on this stack.
+		defer func() {
+			if caught := recover(); caught != nil {
+				err = fmt.Errorf("the read panicked: %v\n%s", caught, debug.Stack())
+			}
+		}()
 		filling, cancel := context.WithTimeout(context.WithoutCancel(ctx), fillTime)
 		defer cancel()
 		// A replica that lags behind would have the answer of before the write that

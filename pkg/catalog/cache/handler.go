@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 
@@ -38,37 +39,37 @@ func passing(path string) bool {
 	return strings.HasPrefix(path, "/v1/exports/") || strings.HasPrefix(path, "/v1/keys") || strings.HasPrefix(path, "/v1/audit") || strings.HasSuffix(path, "/file")
 }
 
-// tagOf is what a path is about.
+// tagOf is what an escaped path is about. A key can be escaped in more than one way.
 func tagOf(path string) string {
 	rest, ok := strings.CutPrefix(path, "/v1/runs/")
 	if !ok {
 		return lists
 	}
-	key, _, _ := strings.Cut(rest, "/")
+	escaped, _, _ := strings.Cut(rest, "/")
+	key, err := url.PathUnescape(escaped)
+	if err != nil {
+		return lists // no address of a run
+	}
 	return "run:" + key
 }
 
 func (c *Cache) write(w http.ResponseWriter, r *http.Request, next http.Handler) {
 	answer := &answer{header: w.Header(), status: http.StatusOK}
 	next.ServeHTTP(answer, r)
-	// A write that failed by the server's fault may have been done all the same.
-	if answer.status < 400 || answer.status >= 500 {
+	// A write that failed by the server's fault, or whose caller went away (499), may have
+	// been done all the same.
+	if answer.status < 400 || answer.status >= 499 {
 		tags := []string{lists}
 		if tag := tagOf(r.URL.EscapedPath()); tag != lists {
 			tags = append(tags, tag)
 		}
 		if run := r.URL.Query().Get("run"); run != "" {
-			tags = append(tags, "run:"+escaped(run))
+			tags = append(tags, "run:"+run)
 		}
 		c.Bump(r.Context(), tags...)
 	}
 	w.WriteHeader(answer.status)
 	_, _ = w.Write(answer.body.Bytes()) // the caller is gone if this fails
-}
-
-// escaped is a run's key as the paths of requests have it.
-func escaped(key string) string {
-	return strings.ReplaceAll(strings.ReplaceAll(key, "%", "%25"), "/", "%2F")
 }
 
 func (c *Cache) read(w http.ResponseWriter, r *http.Request, next http.Handler, matches func(header, tag string) bool) {
@@ -80,8 +81,11 @@ func (c *Cache) read(w http.ResponseWriter, r *http.Request, next http.Handler, 
 		next.ServeHTTP(answer, fresh)
 		return answer.encode(), answer.status == http.StatusOK && answer.header.Get("Cache-Control") != "no-store", nil
 	})
-	if err != nil {
+	if r.Context().Err() != nil {
 		return // the caller went away
+	}
+	if err != nil {
+		panic(err) // as the read did; the server answers 500 and says why in its log
 	}
 	answer := decode(kept)
 	if answer.status == 0 {

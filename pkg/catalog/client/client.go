@@ -40,6 +40,7 @@ type Client struct {
 
 	attempts uint64
 	pause    time.Duration
+	wrote    written
 }
 
 // New makes a client of the catalog at baseURL, for example
@@ -158,11 +159,15 @@ func (c *Client) once(ctx context.Context, operation, method, path string, body 
 			req.Header.Set("Authorization", "Bearer "+token)
 		}
 	}
+	if position := c.wrote.position(); method == http.MethodGet && position != "" {
+		req.Header.Set(positionHeader, position)
+	}
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return fmt.Errorf("catalog: %s: %w", operation, err)
 	}
 	defer resp.Body.Close()
+	c.wrote.note(resp.Header.Get(positionHeader))
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
 		return fmt.Errorf("catalog: %s: answer: %w", operation, err)

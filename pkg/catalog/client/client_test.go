@@ -96,6 +96,36 @@ func TestReadsShowNoToken(t *testing.T) {
 	}
 }
 
+func TestAReadCarriesTheFurthestPositionOfTheWritesBeforeIt(t *testing.T) {
+	answers := []string{"0/1A000000", "1/0", "0/FFFFFFFF", "", ""}
+	var sent []string
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		sent = append(sent, r.Method+" "+r.Header.Get("Catalog-Position"))
+		if position := answers[len(sent)-1]; position != "" {
+			w.Header().Set("Catalog-Position", position)
+		}
+		fmt.Fprint(w, `{}`)
+	}))
+	defer server.Close()
+	c, err := client.New(server.URL, server.Client(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if _, err := c.PutRun(t.Context(), "ns/run", catalog.Run{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		if _, err := c.GetRun(t.Context(), "ns/run"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, want := strings.Join(sent, ","), "PUT ,PUT ,PUT ,GET 1/0,GET 1/0"; got != want {
+		t.Errorf("sent %q, want %q", got, want)
+	}
+}
+
 func TestRetriesEndWithTheContext(t *testing.T) {
 	c, calls := answering(t, 503, 503, 503, 503)
 	c.SetRetries(1000, time.Hour)

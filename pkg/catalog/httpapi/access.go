@@ -34,11 +34,13 @@ func (a *api) admit(w http.ResponseWriter, r *http.Request) bool {
 	read := r.Method == http.MethodGet || r.Method == http.MethodHead
 	caller := address(r.RemoteAddr)
 	if a.readers {
-		who, err := a.guard.Allow(r.Context(), r.Header.Get("Authorization"), catalog.Reader)
+		who, wait, err := a.allow(r.Context(), caller, r.Header.Get("Authorization"), catalog.Reader)
 		if err != nil {
 			status, detail := a.refusal(err)
-			if wait, ok := a.limits.Take(caller); !ok {
-				status, detail = http.StatusTooManyRequests, tooMany
+			if longer, ok := a.limits.Take(caller); !ok {
+				status, detail, wait = http.StatusTooManyRequests, tooMany, max(wait, longer)
+			}
+			if status == http.StatusTooManyRequests {
 				w.Header().Set("Retry-After", seconds(wait))
 			}
 			if status == http.StatusUnauthorized {
@@ -61,6 +63,20 @@ func (a *api) admit(w http.ResponseWriter, r *http.Request) bool {
 	return true
 }
 
+// allow asks the guard, which may ask others: so not for an address that has shown too
+// many tokens that are not valid. That is refused by 429; it may ask again after wait.
+func (a *api) allow(ctx context.Context, from, authorization string, need catalog.Role) (who auth.Identity, wait time.Duration, err error) {
+	if wait, exhausted := a.guesses.Exhausted(from); exhausted && authorization != "" {
+		return who, wait, &auth.Denied{Status: http.StatusTooManyRequests, Detail: tooMany}
+	}
+	who, err = a.guard.Allow(ctx, authorization, need)
+	var denied *auth.Denied
+	if authorization != "" && errors.As(err, &denied) && denied.Status == http.StatusUnauthorized {
+		a.guesses.Take(from)
+	}
+	return who, 0, err
+}
+
 // refusal is what a caller is told whom the guard does not let in.
 func (a *api) refusal(err error) (status int, detail string) {
 	status, detail = http.StatusServiceUnavailable, "the caller cannot be checked now; try again"
@@ -79,21 +95,24 @@ func (a *api) refusal(err error) (status int, detail string) {
 // is filed under their name.
 func (a *api) require(role catalog.Role) huma.Middlewares {
 	return huma.Middlewares{func(ctx huma.Context, next func(huma.Context)) {
-		who, err := a.guard.Allow(ctx.Context(), ctx.Header("Authorization"), role)
-		caller := who.User
-		if caller == "" {
-			caller = address(ctx.RemoteAddr())
+		caller := address(ctx.RemoteAddr())
+		who, wait, err := a.allow(ctx.Context(), caller, ctx.Header("Authorization"), role)
+		if who.User != "" {
+			caller = who.User
 		}
-		wait, ok := a.limits.Take(caller)
+		longer, ok := a.limits.Take(caller)
 		switch {
 		case !ok:
-			ctx.SetHeader("Retry-After", seconds(wait))
+			ctx.SetHeader("Retry-After", seconds(max(wait, longer)))
 			_ = huma.WriteErr(a.huma, ctx, http.StatusTooManyRequests, tooMany) // the caller is gone if this fails
 		case err != nil:
 			status, detail := a.refusal(err)
 			a.log.Warn("a request was refused", "operation", ctx.Operation().OperationID, "caller", caller, "remote", ctx.RemoteAddr(), "status", status)
-			if status == http.StatusUnauthorized {
+			switch status {
+			case http.StatusUnauthorized:
 				ctx.SetHeader("WWW-Authenticate", auth.Challenge)
+			case http.StatusTooManyRequests:
+				ctx.SetHeader("Retry-After", seconds(wait))
 			}
 			_ = huma.WriteErr(a.huma, ctx, status, detail)
 		default:

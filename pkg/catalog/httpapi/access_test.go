@@ -3,10 +3,13 @@
 package httpapi_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -147,24 +150,23 @@ func TestAKeyWorksUntilItIsRotatedAwayRevokedOrExpired(t *testing.T) {
 		}
 		return made.Key
 	}
-	// The answer of the first rotation is lost, and it is asked for again.
-	lost := rotate(3600)
 	second := rotate(3600)
+	third := rotate(3600)
 	// Another server, which remembers no verdicts.
 	s2 := newStage(t)
 	s.url = s2.url
-	if !works(first) || !works(second) || works(lost) {
-		t.Errorf("within the overlap: first %t, lost %t, second %t; want the first and the second", works(first), works(lost), works(second))
+	if works(first) || !works(second) || !works(third) {
+		t.Errorf("after a second rotation within the overlap: first %t, second %t, third %t; want the third and the one before it", works(first), works(second), works(third))
 	}
 	resp, body := s.send(t, "GET", "/v1/keys", s2.admin, "")
-	if resp.StatusCode != http.StatusOK || !strings.Contains(body, id) || strings.Contains(body, second) || strings.Contains(body, "hash") {
+	if resp.StatusCode != http.StatusOK || !strings.Contains(body, id) || strings.Contains(body, third) || strings.Contains(body, "hash") {
 		t.Errorf("the list: %s %s", resp.Status, body)
 	}
 	if resp, _ := s.send(t, "DELETE", "/v1/keys/"+id, s2.admin, ""); resp.StatusCode != http.StatusNoContent {
 		t.Errorf("revoke: %s", resp.Status)
 	}
 	s.url = newStage(t).url
-	if works(first) || works(second) {
+	if works(second) || works(third) {
 		t.Error("a revoked key works")
 	}
 	for what, text := range map[string]string{"yesterday": inDays(-1), "in three years": inDays(3 * 366)} {
@@ -244,5 +246,59 @@ func TestACallerWhoAsksTooOftenWaitsAndOthersDoNot(t *testing.T) {
 	}
 	if refused.StatusCode != http.StatusTooManyRequests {
 		t.Errorf("the third guess at a token: %s", refused.Status)
+	}
+}
+
+// asking counts how often the guard is asked.
+type asking struct {
+	httpapi.Guard
+	asked atomic.Int64
+}
+
+func (a *asking) Allow(ctx context.Context, authorization string, need catalog.Role) (auth.Identity, error) {
+	a.asked.Add(1)
+	return a.Guard.Allow(ctx, authorization, need)
+}
+
+func TestOneWhoGuessesAtTokensIsNoLongerAskedAboutAndOneWithoutATokenGuessesNothing(t *testing.T) {
+	for name, method := range map[string]string{"reads": http.MethodGet, "writes": http.MethodPut} {
+		t.Run(name, func(t *testing.T) {
+			guard := &asking{}
+			s := newStage(t, closed, func(o *httpapi.Options) {
+				guard.Guard = o.Guard
+				o.Guard, o.Guesses = guard, auth.NewLimits(1)
+			})
+			path, body := "/v1/runs/ns%2Fguessed", `{"model":"m"}`
+			for range 5 {
+				if resp, _ := s.send(t, method, path, "", body); resp.StatusCode != http.StatusUnauthorized {
+					t.Fatalf("without a token: %s", resp.Status)
+				}
+			}
+			if resp, _ := s.send(t, method, path, s.writer, body); resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests {
+				t.Fatalf("a good token: %s", resp.Status)
+			}
+			guard.asked.Store(0)
+			var last *http.Response
+			for n := range 20 {
+				last, _ = s.send(t, method, path, fmt.Sprintf("guess-%d", n), body)
+			}
+			if last.StatusCode != http.StatusTooManyRequests || last.Header.Get("Retry-After") != "1" || guard.asked.Load() > 5 {
+				t.Errorf("the twentieth guess: %s, after %d questions", last.Status, guard.asked.Load())
+			}
+		})
+	}
+}
+
+func TestTheReadOnlyAddressAnswersNoAdministrator(t *testing.T) {
+	s := newStage(t)
+	plain := httptest.NewServer(httpapi.ReadOnly(s.handler))
+	defer plain.Close()
+	s.url = plain.URL
+	for path, want := range map[string]int{
+		"/v1/keys": http.StatusForbidden, "/v1/audit?limit=1": http.StatusForbidden, "/v1/%6Beys": http.StatusForbidden, "//v1//keys": http.StatusForbidden, "/v1/models": http.StatusOK,
+	} {
+		if resp, body := s.send(t, "GET", path, s.admin, ""); resp.StatusCode != want {
+			t.Errorf("%s: %s %s, want %d", path, resp.Status, body, want)
+		}
 	}
 }

@@ -65,6 +65,7 @@ type api struct {
 	// readers says that reads need a caller who may read.
 	readers bool
 	limits  *auth.Limits
+	guesses *auth.Limits
 	// hazards are assumed of pools until their machines have been observed.
 	hazards risk.Book
 	huma    huma.API

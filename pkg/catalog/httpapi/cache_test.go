@@ -241,6 +241,94 @@ func TestManyWhoAskAtOnceAskTheDatabaseOnce(t *testing.T) {
 	}
 }
 
+// panicking has a store that panics when it is asked for models.
+type panicking struct{ httpapi.Store }
+
+func (panicking) ListModels(context.Context) ([]catalog.Model, error) { panic("broken") }
+
+func TestAPanicUnderTheCacheIsA500ForAllWhoAskedAndNoEnd(t *testing.T) {
+	c := newCached(t, newRedis(t))
+	run := c.endedRun(t)
+	c.hit(t, "/v1/runs/"+run)
+	c.store.Store = panicking{c.store.Store}
+	var readers sync.WaitGroup
+	for range 5 {
+		readers.Go(func() {
+			resp, err := http.Get(c.url + "/v1/models")
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer resp.Body.Close()
+			if resp.StatusCode != http.StatusInternalServerError || resp.Header.Get("Content-Type") != "application/problem+json" {
+				t.Error(resp.Status, resp.Header)
+			}
+		})
+	}
+	readers.Wait()
+	c.read(t, "/v1/runs/"+run)
+}
+
+func TestARunIsTheSameHoweverItsAddressIsEscaped(t *testing.T) {
+	c := newCached(t, newRedis(t))
+	run := c.endedRun(t)
+	c.rename(t, run, "first")
+	for _, path := range []string{"/v1/runs/" + strings.Replace(run, "%2F", "%2f", 1), "/v1/runs/" + strings.Replace(run, "c", "%63", 1)} {
+		c.hit(t, path)
+		node := fmt.Sprintf("node-%d", time.Now().UnixNano())
+		c.rename(t, run, node)
+		if got := c.read(t, path); !strings.Contains(got, node) {
+			t.Errorf("%s is still answered by %s", path, got)
+		}
+	}
+}
+
+func TestRedisForgetsGenerationsThatNobodyAsksFor(t *testing.T) {
+	r := newRedis(t)
+	c := newCached(t, r)
+	run := c.endedRun(t) // one is begun by a write, one by a read
+	c.hit(t, "/v1/runs/"+run)
+	ask := func(args ...string) string {
+		out, err := exec.CommandContext(t.Context(), "redis-cli", append([]string{"-s", r.socket}, args...)...).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	keys := strings.Fields(ask("keys", "*"))
+	if len(keys) < 3 {
+		t.Errorf("only %q are there", keys)
+	}
+	for _, key := range keys {
+		if life := ask("ttl", key); strings.HasPrefix(life, "-") {
+			t.Errorf("%s has no end: %s", key, life)
+		}
+	}
+}
+
+// leaving has a store that writes, and whose caller is gone when it has.
+type leaving struct{ httpapi.Store }
+
+func (l leaving) PutRun(ctx context.Context, key string, run catalog.Run, revision int64) (catalog.Run, int64, error) {
+	if _, _, err := l.Store.PutRun(ctx, key, run, revision); err != nil {
+		return catalog.Run{}, 0, err
+	}
+	return catalog.Run{}, 0, context.Canceled
+}
+
+func TestAWriteWhoseCallerWentAwayMakesAnswersOutOfDate(t *testing.T) {
+	c := newCached(t, newRedis(t))
+	run := c.endedRun(t)
+	c.hit(t, "/v1/runs/"+run)
+	c.store.Store = leaving{c.store.Store}
+	if resp, body := c.send(t, "PUT", "/v1/runs/"+run, c.writer, `{"engine":"late"}`); resp.StatusCode != 499 {
+		t.Fatalf("%s %s", resp.Status, body)
+	}
+	if got := c.read(t, "/v1/runs/"+run); !strings.Contains(got, "late") {
+		t.Errorf("the answer is that of before the write: %s", got)
+	}
+}
+
 // TestWithoutRedisEverythingIsAnsweredAndNothingIsOld kills Redis, and stops it, under
 // reads and writes.
 func TestWithoutRedisEverythingIsAnsweredAndNothingIsOld(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -58,6 +59,9 @@ type Options struct {
 	Readers bool
 	// Limits bounds how often each caller may ask; nil is no bound.
 	Limits *auth.Limits
+	// Guesses bounds how often tokens that are not valid are looked at from each address;
+	// nil is no bound.
+	Guesses *auth.Limits
 	// Cache answers reads from what it kept; nil is none.
 	Cache Cache
 	// Hazards are assumed of pools until their machines have been observed.
@@ -70,7 +74,7 @@ type Options struct {
 // New is the whole server: API, pages, health and metrics.
 func New(o Options) http.Handler {
 	mux := http.NewServeMux()
-	a := &api{store: o.Store, guard: o.Guard, log: o.Log, metrics: newMetrics(o.Registry), hazards: o.Hazards, readers: o.Readers, limits: o.Limits}
+	a := &api{store: o.Store, guard: o.Guard, log: o.Log, metrics: newMetrics(o.Registry), hazards: o.Hazards, readers: o.Readers, limits: o.Limits, guesses: o.Guesses}
 	a.register(mux)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", a.ready)
@@ -85,12 +89,17 @@ func New(o Options) http.Handler {
 	return a.observe(mux, answers)
 }
 
-// ReadOnly is the handler without anything that writes.
+// ReadOnly is the handler without anything that writes, and without what only an
+// administrator may read: it is for plain HTTP, which shows tokens to whoever listens.
 func ReadOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			w.Header().Set("Allow", "GET, HEAD")
 			writeProblem(w, http.StatusMethodNotAllowed, "this address only answers reads; write to the catalog's TLS address")
+			return
+		}
+		if strings.HasPrefix(r.URL.Path, "/v1/keys") || strings.HasPrefix(r.URL.Path, "/v1/audit") {
+			writeProblem(w, http.StatusForbidden, "this address does not answer administrators; ask the catalog's TLS address")
 			return
 		}
 		next.ServeHTTP(w, r)

@@ -345,3 +345,37 @@ func TestAWriteThatNoStandbyConfirmedIsNotAcknowledged(t *testing.T) {
 		return err == nil
 	})
 }
+
+// TestAReplicaAnswersWhileItHearsFromItsPrimaryAndNotLongAfter stops the primary, so
+// that a read is only answered if a replica does.
+func TestAReplicaAnswersWhileItHearsFromItsPrimaryAndNotLongAfter(t *testing.T) {
+	c := newCluster(t)
+	s := c.store(t, 10*time.Second)
+	if _, err := s.MigrateUp(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	written := &catalog.Session{}
+	if _, _, err := s.PutRun(catalog.WithSession(t.Context(), written), "ns/r", catalog.Run{Model: "m"}, 0); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range c.nodes[1:] {
+		c.until(t, n.name+" has replayed the write", func() bool {
+			return query(t, n, "SELECT (pg_last_wal_replay_lsn() >= '"+written.Position()+"')::text") == "true"
+		})
+	}
+	// Nothing is written for longer than a replica may be behind: it is level all the same.
+	time.Sleep(6 * time.Second)
+	read := func() error {
+		ctx, cancel := context.WithTimeout(catalog.WithSession(t.Context(), &catalog.Session{Seen: written.Position()}), time.Second)
+		defer cancel()
+		_, err := s.GetRun(ctx, "ns/r")
+		return err
+	}
+	c.nodes[0].each(t, syscall.SIGSTOP)
+	defer c.nodes[0].each(t, syscall.SIGCONT)
+	if err := read(); err != nil {
+		t.Errorf("no replica answers: %v", err)
+	}
+	// Now they hear nothing more.
+	c.until(t, "the replicas are left alone", func() bool { return read() != nil })
+}

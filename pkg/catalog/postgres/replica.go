@@ -84,11 +84,12 @@ func (r *replica) look(ctx context.Context) {
 	defer cancel()
 	var replayed string
 	var lag float64
-	// A replica that has replayed all it got does not lag, however long ago that was;
-	// one whose primary is gone cannot know.
+	// A replica that has replayed all it got was level with its primary when it last heard
+	// from it. One that is cut off hears nothing, and is not level for ever.
 	err := r.pool.QueryRow(ctx, `SELECT CASE WHEN pg_is_in_recovery() THEN coalesce(pg_last_wal_replay_lsn(), '0/0')::text ELSE 'FFFFFFFF/FFFFFFFF' END,
-		CASE WHEN NOT pg_is_in_recovery() OR pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0
-		ELSE coalesce(extract(epoch FROM now() - pg_last_xact_replay_timestamp()), 1e6) END::float8`).Scan(&replayed, &lag)
+		CASE WHEN NOT pg_is_in_recovery() THEN 0
+		ELSE coalesce(extract(epoch FROM now() - greatest(pg_last_xact_replay_timestamp(),
+			(SELECT last_msg_receipt_time FROM pg_stat_wal_receiver WHERE status = 'streaming' AND pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn()))), 1e6) END::float8`).Scan(&replayed, &lag)
 	position, ok := parsePosition(replayed)
 	if err != nil || !ok {
 		r.state.Store(nil)

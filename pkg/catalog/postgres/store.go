@@ -64,6 +64,8 @@ const (
 	DefaultConnections = 16
 	// DefaultStatementTimeout ends what nobody waits for any more.
 	DefaultStatementTimeout = 30 * time.Second
+	// migrationLockTime is how long a step of the schema waits for a table.
+	migrationLockTime = 30 * time.Second
 )
 
 // Open connects to the database.
@@ -111,7 +113,8 @@ func (o Options) config() (*pgxpool.Config, error) {
 }
 
 // write runs do in a transaction and files who asked for it, if the context tells.
-// With replicas, the request's session learns where the write is in the log.
+// The request's session learns where the write is in the log, which replicas are asked
+// about, and the cache.
 func (s *Store) write(ctx context.Context, do func(pgx.Tx) error) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, s.writeTime, errUnconfirmed)
 	defer cancel()
@@ -132,7 +135,7 @@ func (s *Store) write(ctx context.Context, do func(pgx.Tx) error) error {
 			err = errUnconfirmed
 		}
 		delete(data, waitsForStandby)
-		if session := catalog.SessionOf(ctx); err == nil && session != nil && len(s.replicas) > 0 {
+		if session := catalog.SessionOf(ctx); err == nil && session != nil {
 			var position string
 			if err := conn.QueryRow(ctx, "SELECT pg_current_wal_insert_lsn()::text").Scan(&position); err != nil {
 				return err
@@ -218,12 +221,18 @@ func (s *Store) provider(ctx context.Context, do func(context.Context, *goose.Pr
 	if err != nil {
 		return err
 	}
-	// Two replicas that start at once must not both migrate.
-	locker, err := lock.NewPostgresSessionLocker()
+	// Two replicas that start at once must not both migrate: the other one waits, for up
+	// to an hour.
+	locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(5, 720))
 	if err != nil {
 		return err
 	}
-	db := stdlib.OpenDBFromPool(s.pool)
+	// A step may rewrite a large table, and takes the time that it takes. It does not
+	// wait long for a table, though: whoever asks for the table after it waits behind it.
+	config := s.pool.Config().ConnConfig
+	config.RuntimeParams["statement_timeout"] = "0"
+	config.RuntimeParams["lock_timeout"] = strconv.FormatInt(migrationLockTime.Milliseconds(), 10)
+	db := stdlib.OpenDB(*config)
 	defer db.Close()
 	provider, err := goose.NewProvider(goose.DialectPostgres, db, steps, goose.WithSessionLocker(locker))
 	if err != nil {

@@ -41,6 +41,13 @@ func TestMain(m *testing.M) {
 
 func emptyDatabase(t *testing.T) *postgres.Store {
 	t.Helper()
+	store, _ := newDatabase(t, 0)
+	return store
+}
+
+// newDatabase is an empty one and its address; timeout is what a statement may take.
+func newDatabase(t *testing.T, timeout time.Duration) (store *postgres.Store, url string) {
+	t.Helper()
 	conn, err := pgx.Connect(t.Context(), server.URL())
 	if err != nil {
 		t.Fatal(err)
@@ -50,12 +57,13 @@ func emptyDatabase(t *testing.T) *postgres.Store {
 	if _, err := conn.Exec(t.Context(), "CREATE DATABASE "+name); err != nil {
 		t.Fatal(err)
 	}
-	store, err := postgres.Open(t.Context(), postgres.Options{URL: strings.Replace(server.URL(), "/catalog?", "/"+name+"?", 1)})
+	url = strings.Replace(server.URL(), "/catalog?", "/"+name+"?", 1)
+	store, err = postgres.Open(t.Context(), postgres.Options{URL: url, StatementTimeout: timeout})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(store.Close)
-	return store
+	return store, url
 }
 
 func newStore(t *testing.T) *postgres.Store {
@@ -124,6 +132,75 @@ func TestTwoReplicasMigrateOneDatabaseAtOnce(t *testing.T) {
 	wg.Wait()
 	if err := errors.Join(errs...); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestAStepOfTheSchemaMayTakeLongerThanAStatement has the newest step wait for a table
+// for longer than a statement may take.
+func TestAStepOfTheSchemaMayTakeLongerThanAStatement(t *testing.T) {
+	store, url := newDatabase(t, 100*time.Millisecond)
+	if _, err := store.MigrateUp(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the fourth step changes the table of results
+		if err := store.MigrateDown(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.WithoutCancel(t.Context()))
+	if _, err := conn.Exec(t.Context(), "BEGIN; LOCK TABLE results IN ACCESS SHARE MODE"); err != nil {
+		t.Fatal(err)
+	}
+	released := make(chan error, 1)
+	go func() {
+		time.Sleep(time.Second)
+		_, err := conn.Exec(context.Background(), "COMMIT")
+		released <- err
+	}()
+	if _, err := store.MigrateUp(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := <-released; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestAKeyIsGoodWhereItsUseCannotBeNoted: a database that cannot be written to, as
+// during a failover.
+func TestAKeyIsGoodWhereItsUseCannotBeNoted(t *testing.T) {
+	store, url := newDatabase(t, 0)
+	if _, err := store.MigrateUp(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	hash := []byte("hash")
+	if _, err := store.CreateKey(t.Context(), catalog.APIKey{ID: "k", Role: catalog.Writer, ExpiresAt: time.Now().Add(time.Hour)}, hash); err != nil {
+		t.Fatal(err)
+	}
+	readOnly, err := postgres.Open(t.Context(), postgres.Options{URL: url + "&default_transaction_read_only=on"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer readOnly.Close()
+	if role, err := readOnly.CheckKey(t.Context(), "k", hash); err != nil || role != catalog.Writer {
+		t.Errorf("role %q, %v", role, err)
+	}
+	if role, err := readOnly.CheckKey(t.Context(), "k", []byte("other")); err != nil || role != "" {
+		t.Errorf("another secret: role %q, %v", role, err)
+	}
+}
+
+// TestAWriteTellsItsPositionWithoutReplicasToo: caches are asked by it.
+func TestAWriteTellsItsPositionWithoutReplicasToo(t *testing.T) {
+	store, state := newStore(t), &catalog.Session{}
+	if _, _, err := store.PutRun(catalog.WithSession(t.Context(), state), "ns/r", catalog.Run{Model: "m"}, 0); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(state.Position(), "/") {
+		t.Errorf("position %q", state.Position())
 	}
 }
 
