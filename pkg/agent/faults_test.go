@@ -125,6 +125,8 @@ func (b *bench) restart() {
 	if err != nil {
 		b.t.Fatal(err)
 	}
+	// What it has begun is at an end before its disk is gone.
+	b.t.Cleanup(b.agent.living.Wait)
 }
 
 // accompanied is the pod's workload, with a file in its volume.
