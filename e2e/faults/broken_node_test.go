@@ -26,8 +26,8 @@ func TestTheAgentIsKilledAtEachPhase(t *testing.T) {
 		{phase: "as it taints the node", name: "killed-taint", words: []string{`"phase":"notice"`}, most: 2, kept: "the checkpoint of the next agent, and its record"},
 		{phase: "as it uploads the checkpoint", name: "killed-save", upload: true, most: 2, kept: "the checkpoint of the next agent, which went on from what was sent"},
 		// What the worker does between the checkpoint and its end is lost if nobody is
-		// there to hold its volume when the kubelet removes it.
-		{phase: "as it evicts the pod", name: "killed-evict", words: []string{`"phase":"evict"`}, most: 3, unseen: 3, kept: "the checkpoint on the notice; the next agent finishes the record"},
+		// there to hold its volume when the kubelet removes it: up to its grace of 5 s.
+		{phase: "as it evicts the pod", name: "killed-evict", words: []string{`"phase":"evict"`}, most: 6, unseen: 6, kept: "the checkpoint on the notice; the next agent finishes the record"},
 		{phase: "as it records the outcome", name: "killed-record", words: []string{`"phase":"final checkpoint"`}, most: 2, kept: "both checkpoints; the next agent finishes the record"},
 	}
 	for _, tt := range tests {
