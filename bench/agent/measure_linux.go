@@ -188,6 +188,11 @@ func get(ctx context.Context, url string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	return answer(req)
+}
+
+// answer is the body of a 200.
+func answer(req *http.Request) (string, error) {
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return "", err
@@ -195,7 +200,7 @@ func get(ctx context.Context, url string) (string, error) {
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: %s", url, resp.Status)
+		err = fmt.Errorf("%s: %s", req.URL, resp.Status)
 	}
 	return string(body), err
 }

@@ -95,16 +95,7 @@ func (c *cloud) ask(ctx context.Context, method, path, header, value string) (st
 		return "", err
 	}
 	req.Header.Set(header, value)
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return "", err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = errors.New(resp.Status)
-	}
-	return string(body), err
+	return answer(req)
 }
 
 // measureNotices runs an agent on a node of its own and gives it notices.

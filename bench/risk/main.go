@@ -6,7 +6,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -16,6 +15,7 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"github.com/spotbench/spotbench/bench/internal/output"
 	"github.com/spotbench/spotbench/bench/internal/trace"
 	"github.com/spotbench/spotbench/bench/risk/internal/calibration"
 	"github.com/spotbench/spotbench/pkg/risk"
@@ -105,16 +105,7 @@ func writeJSON(file string, stdout io.Writer, scores []calibration.Score) error 
 			return fmt.Errorf("%s at %s: all predictions lie in one day, which says nothing of how days differ; give longer recordings", s.Predictor, short(s.Horizon))
 		}
 	}
-	data, err := json.MarshalIndent(rows, "", "  ")
-	if err != nil {
-		return err
-	}
-	data = append(data, '\n')
-	if file == "-" {
-		_, err = stdout.Write(data)
-		return err
-	}
-	return os.WriteFile(file, data, 0o644)
+	return output.JSON(file, stdout, rows)
 }
 
 func table(w io.Writer, scores []calibration.Score) error {

@@ -11,6 +11,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+
+	"github.com/spotbench/spotbench/bench/internal/output"
 )
 
 func main() {
@@ -48,7 +50,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	if o.json != "" {
-		if err := writeJSON(o.json, stdout, reports); err != nil {
+		if err := output.JSON(o.json, stdout, reports); err != nil {
 			return err
 		}
 	}

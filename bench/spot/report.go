@@ -3,10 +3,8 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 	"text/tabwriter"
 	"time"
 
@@ -144,17 +142,4 @@ func print(w io.Writer, s *replay.Setting, starts []time.Duration, reports []Rep
 			r.DeadlineMisses, r.Interruptions, r.WorkLostHours, r.restarting.Hours(), r.onDemand.Hours(), r.moves)
 	}
 	return t.Flush()
-}
-
-func writeJSON(file string, stdout io.Writer, reports []Report) error {
-	data, err := json.MarshalIndent(reports, "", "  ")
-	if err != nil {
-		return err
-	}
-	data = append(data, '\n')
-	if file == "-" {
-		_, err = stdout.Write(data)
-		return err
-	}
-	return os.WriteFile(file, data, 0o644)
 }

@@ -55,9 +55,9 @@ func TestPlan(t *testing.T) {
 func TestAnEvictionIsGivenUpBeforeThePodMustBeStopped(t *testing.T) {
 	// 30 s of grace and 5 s for the last checkpoint: it must stop at 85 s of 120.
 	p := agent.Plan{Deadline: at(120), Grace: 30 * time.Second}
-	for now, want := range map[float64]float64{0: 5, 79: 84, 82: 85, 84: 86, 100: 102} {
-		if got := p.AskUntil(at(now)); !got.Equal(at(want)) {
-			t.Errorf("asked for at %g s it is given up at %g s, want %g s", now, got.Sub(noon).Seconds(), want)
+	for asked, want := range map[float64]float64{0: 5, 79: 84, 82: 85, 84: 86, 100: 102} {
+		if got := p.AskUntil(at(asked)); !got.Equal(at(want)) {
+			t.Errorf("asked for at %g s it is given up at %g s, want %g s", asked, got.Sub(noon).Seconds(), want)
 		}
 	}
 }

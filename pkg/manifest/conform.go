@@ -42,7 +42,7 @@ func Schemas(ctx context.Context) (*schema.Library, error) {
 
 // Linter checks objects by schema and by policy.
 type Linter struct {
-	library *schema.Library
+	schemas *schema.Library
 	kinds   map[string]bool // written to dir
 	dir     string
 	conform validator.Validator
@@ -61,7 +61,7 @@ func NewLinter(library *schema.Library, dir string, withoutSchema ...string) (*L
 	if err != nil {
 		return nil, fmt.Errorf("start kubeconform: %w", err)
 	}
-	l := &Linter{library: library, dir: dir, conform: conform, kinds: map[string]bool{}, withoutSchema: map[string]bool{}}
+	l := &Linter{schemas: library, dir: dir, conform: conform, kinds: map[string]bool{}, withoutSchema: map[string]bool{}}
 	for _, kind := range withoutSchema {
 		l.withoutSchema[kind] = true
 	}
@@ -139,7 +139,7 @@ func (l *Linter) write(o *Object) (known bool, err error) {
 	if l.kinds[file] {
 		return true, nil
 	}
-	document, known := l.library.Schema(gvk)
+	document, known := l.schemas.Schema(gvk)
 	if !known {
 		return false, nil
 	}

@@ -215,26 +215,32 @@ func TestAKeptAnswerIsTheSameAnswerAndNoLongerThanItIsTrue(t *testing.T) {
 	}
 }
 
-func TestManyWhoAskAtOnceAskTheDatabaseOnce(t *testing.T) {
-	c := newCached(t, newRedis(t))
-	c.hit(t, "/v1/models")
-	c.endedRun(t) // the list is out of date
-	before, bypassed := c.store.asked.Load(), c.outcome(t, "bypass")
-	var readers sync.WaitGroup
-	for range 100 {
-		readers.Go(func() {
+// crowd asks for the models so many times at once, and wants the same of each answer.
+func (c *cached) crowd(t *testing.T, readers, status int, contentType string) {
+	t.Helper()
+	var all sync.WaitGroup
+	for range readers {
+		all.Go(func() {
 			resp, err := http.Get(c.url + "/v1/models")
 			if err != nil {
 				t.Error(err)
 				return
 			}
 			defer resp.Body.Close()
-			if resp.StatusCode != http.StatusOK {
-				t.Error(resp.Status)
+			if resp.StatusCode != status || resp.Header.Get("Content-Type") != contentType {
+				t.Error(resp.Status, resp.Header)
 			}
 		})
 	}
-	readers.Wait()
+	all.Wait()
+}
+
+func TestManyWhoAskAtOnceAskTheDatabaseOnce(t *testing.T) {
+	c := newCached(t, newRedis(t))
+	c.hit(t, "/v1/models")
+	c.endedRun(t) // the list is out of date
+	before, bypassed := c.store.asked.Load(), c.outcome(t, "bypass")
+	c.crowd(t, 100, http.StatusOK, "application/json")
 	// Where Redis took too long to answer, the database was asked in its stead.
 	if asked, slow := c.store.asked.Load()-before, int64(c.outcome(t, "bypass")-bypassed); asked > 1+slow {
 		t.Errorf("100 readers at once asked the database %d times, %d of them for Redis being slow", asked, slow)
@@ -251,21 +257,7 @@ func TestAPanicUnderTheCacheIsA500ForAllWhoAskedAndNoEnd(t *testing.T) {
 	run := c.endedRun(t)
 	c.hit(t, "/v1/runs/"+run)
 	c.store.Store = panicking{c.store.Store}
-	var readers sync.WaitGroup
-	for range 5 {
-		readers.Go(func() {
-			resp, err := http.Get(c.url + "/v1/models")
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			defer resp.Body.Close()
-			if resp.StatusCode != http.StatusInternalServerError || resp.Header.Get("Content-Type") != "application/problem+json" {
-				t.Error(resp.Status, resp.Header)
-			}
-		})
-	}
-	readers.Wait()
+	c.crowd(t, 5, http.StatusInternalServerError, "application/problem+json")
 	c.read(t, "/v1/runs/"+run)
 }
 

@@ -68,7 +68,7 @@ func FuzzCheckNeverPanics(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		var object map[string]any
 		if yaml.Unmarshal([]byte(text), &object) != nil || object == nil {
-			t.Skip("no object")
+			return // not what a renderer gives
 		}
 		policy.Check(&unstructured.Unstructured{Object: object})
 	})

@@ -171,7 +171,7 @@ func FuzzACustomResourceDefinitionNeverMakesBrokenJSON(f *testing.F) {
 		}
 		var definition apiextensions.CustomResourceDefinition
 		if yaml.Unmarshal(text, &definition) != nil || l.AddCRD(&definition) != nil {
-			t.Skip("no definition")
+			return // there is nothing to hold it to
 		}
 		for _, gvk := range l.Kinds() {
 			if document, known := l.Schema(gvk); !known || !json.Valid(document) {

@@ -58,7 +58,7 @@ func FuzzReadCRDsNeverPanics(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		crds, err := ReadCRDs(data)
 		if err != nil {
-			t.Skip("no YAML")
+			return // refused, as it should be
 		}
 		for _, crd := range crds {
 			if crd.Kind != "CustomResourceDefinition" {
