@@ -12,43 +12,42 @@ import (
 	"github.com/spotbench/spotbench/pkg/catalog"
 )
 
-// judge writes the verdict on a run, whose lock the transaction holds.
-func judge(ctx context.Context, tx pgx.Tx, key string) error {
-	var b pgx.Batch
-	asked := queueRun(&b, key)
-	if err := tx.SendBatch(ctx, &b).Close(); err != nil {
-		return err
-	}
-	run, err := asked.run(key)
-	if err != nil {
-		return err
-	}
-	var writes pgx.Batch
-	queueVerdict(&writes, run, catalog.Judge(run))
-	return tx.SendBatch(ctx, &writes).Close()
-}
-
 // wholeRun is a run with everything about it, once its batch has been sent.
 type wholeRun struct {
-	found *[]revisedRun
+	found *[]stampedRun
 	parts partsQuery
 }
 
-func queueRun(b *pgx.Batch, key string) wholeRun {
-	return wholeRun{queue(b, scanRevised, selectRun+" WHERE key = $1", key), queueParts(b, []string{key})}
+// revisedRun is a run with everything about it, and its revision.
+type revisedRun struct {
+	catalog.Parts
+	revision int64
 }
 
-func (w wholeRun) run(key string) (catalog.Parts, error) {
+// queueRun asks for a run. lock, if not empty, is how to lock its row: what is asked
+// after that is of after the lock.
+func queueRun(b *pgx.Batch, key, lock string) wholeRun {
+	return wholeRun{queue(b, scanStamped, selectRun+" WHERE key = $1"+lock, key), queueParts(b, []string{key})}
+}
+
+func (w wholeRun) run(key string) (revisedRun, error) {
 	for _, r := range *w.found {
-		return w.parts.of([]catalog.Run{r.Run})[0], nil
+		return revisedRun{w.parts.of([]catalog.Run{r.Run})[0], r.revision}, nil
 	}
-	return catalog.Parts{}, fmt.Errorf("run %q: %w", key, catalog.ErrNotFound)
+	return revisedRun{}, fmt.Errorf("run %q: %w", key, catalog.ErrNotFound)
 }
 
-// queueVerdict writes the verdict where filters find it: with the run and with its
-// results, which also follow the run's GPU model.
-func queueVerdict(b *pgx.Batch, run catalog.Parts, verdict catalog.Validity) {
-	b.Queue("UPDATE runs SET verdict = $2, verdict_rules = $3, results = $4 WHERE key = $1", run.Run.Key, verdict.Verdict, verdict.Rules, len(run.Results))
+// queueChanged counts a new revision of a run whose parts changed, and writes the
+// verdict where filters find it: with the run and with its results.
+func queueChanged(b *pgx.Batch, run catalog.Parts, verdict catalog.Validity) {
+	b.Queue("UPDATE runs SET revision = revision + 1, updated_at = now(), driver_version = $2, verdict = $3, verdict_rules = $4, results = $5 WHERE key = $1",
+		run.Run.Key, run.Run.DriverVersion, verdict.Verdict, verdict.Rules, len(run.Results))
+	queueResultsVerdict(b, run, verdict)
+}
+
+// queueResultsVerdict writes what results follow of their run: its verdict and its GPU
+// model.
+func queueResultsVerdict(b *pgx.Batch, run catalog.Parts, verdict catalog.Validity) {
 	if len(run.Results) > 0 {
 		b.Queue("UPDATE results SET verdict = $2, gpu_model = $3 WHERE run_key = $1 AND "+current+" AND (verdict <> $2 OR gpu_model <> $3)",
 			run.Run.Key, verdict.Verdict, run.Run.GPUModel)
@@ -66,11 +65,15 @@ func (s *Store) Rejudge(ctx context.Context) (int, error) {
 			return done, explain(err)
 		}
 		for _, key := range keys {
-			err := s.write(ctx, func(tx pgx.Tx) error {
-				if _, err := tx.Exec(ctx, "SELECT FROM runs WHERE key = $1 FOR UPDATE", key); err != nil {
+			err := s.write(ctx, func(c *change) error {
+				run, err := lockRun(ctx, c, key)
+				if err != nil {
 					return err
 				}
-				return judge(ctx, tx, key)
+				verdict := catalog.Judge(run.Parts)
+				c.end.Queue("UPDATE runs SET verdict = $2, verdict_rules = $3, results = $4 WHERE key = $1", key, verdict.Verdict, verdict.Rules, len(run.Results))
+				queueResultsVerdict(&c.end, run.Parts, verdict)
+				return nil
 			})
 			if err != nil {
 				return done, fmt.Errorf("judge run %q: %w", key, explain(err))
