@@ -5,6 +5,7 @@ package cache
 import (
 	"bytes"
 	"context"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -54,11 +55,11 @@ func tagOf(path string) string {
 }
 
 func (c *Cache) write(w http.ResponseWriter, r *http.Request, next http.Handler) {
-	answer := &answer{header: w.Header(), status: http.StatusOK}
-	next.ServeHTTP(answer, r)
+	written := &recording{header: w.Header(), status: http.StatusOK}
+	next.ServeHTTP(written, r)
 	// A write that failed by the server's fault, or whose caller went away (499), may have
 	// been done all the same.
-	if answer.status < 400 || answer.status >= 499 {
+	if written.status < 400 || written.status >= 499 {
 		tags := []string{lists}
 		if tag := tagOf(r.URL.EscapedPath()); tag != lists {
 			tags = append(tags, tag)
@@ -68,18 +69,18 @@ func (c *Cache) write(w http.ResponseWriter, r *http.Request, next http.Handler)
 		}
 		c.Bump(r.Context(), tags...)
 	}
-	w.WriteHeader(answer.status)
-	_, _ = w.Write(answer.body.Bytes()) // the caller is gone if this fails
+	w.WriteHeader(written.status)
+	_, _ = w.Write(written.body.Bytes()) // the caller is gone if this fails
 }
 
 func (c *Cache) read(w http.ResponseWriter, r *http.Request, next http.Handler, matches func(header, tag string) bool) {
-	question := r.URL.EscapedPath() + "?" + r.URL.RawQuery
-	kept, err := c.get(r.Context(), tagOf(r.URL.EscapedPath()), question, catalog.SeenPosition(r.Context()) != "", func(ctx context.Context) ([]byte, bool, error) {
+	path := r.URL.EscapedPath()
+	answer, err := c.get(r.Context(), tagOf(path), path+"?"+r.URL.RawQuery, catalog.SeenPosition(r.Context()) != "", func(ctx context.Context) (*answer, bool) {
 		fresh := r.Clone(ctx)
 		fresh.Header.Del("If-None-Match") // the answer is for others as well
-		answer := &answer{header: http.Header{}, status: http.StatusOK}
-		next.ServeHTTP(answer, fresh)
-		return answer.encode(), answer.status == http.StatusOK && answer.header.Get("Cache-Control") != "no-store", nil
+		written := &recording{header: http.Header{}, status: http.StatusOK}
+		next.ServeHTTP(written, fresh)
+		return written.answer(), written.status == http.StatusOK && written.header.Get("Cache-Control") != "no-store"
 	})
 	if r.Context().Err() != nil {
 		return // the caller went away
@@ -87,15 +88,8 @@ func (c *Cache) read(w http.ResponseWriter, r *http.Request, next http.Handler, 
 	if err != nil {
 		panic(err) // as the read did; the server answers 500 and says why in its log
 	}
-	answer := decode(kept)
-	if answer.status == 0 {
-		next.ServeHTTP(w, r) // what is kept is not ours
-		return
-	}
 	header := w.Header()
-	for name, values := range answer.header {
-		header[name] = values
-	}
+	maps.Copy(header, answer.header)
 	if tag, asked := header.Get("ETag"), r.Header.Get("If-None-Match"); answer.status == http.StatusOK && asked != "" && tag != "" && header.Get("Cache-Control") != "no-store" && matches(asked, tag) {
 		header.Del("Content-Type")
 		header.Del("Content-Length")
@@ -103,49 +97,65 @@ func (c *Cache) read(w http.ResponseWriter, r *http.Request, next http.Handler, 
 		return
 	}
 	w.WriteHeader(answer.status)
-	_, _ = w.Write(answer.rest) // the caller is gone if this fails
+	_, _ = w.Write(answer.content) // the caller is gone if this fails
 }
 
-// answer is what a handler wrote, or what was kept of it.
-type answer struct {
+// recording is what a handler writes.
+type recording struct {
 	header http.Header
 	status int
 	body   bytes.Buffer
-	rest   []byte
 }
 
-func (a *answer) Header() http.Header         { return a.header }
-func (a *answer) WriteHeader(status int)      { a.status = status }
-func (a *answer) Write(b []byte) (int, error) { return a.body.Write(b) }
+func (r *recording) Header() http.Header         { return r.header }
+func (r *recording) WriteHeader(status int)      { r.status = status }
+func (r *recording) Write(b []byte) (int, error) { return r.body.Write(b) }
 
 // kept are the headers that belong to the content.
 var kept = []string{"Content-Type", "Content-Length", "ETag", "Cache-Control", "Link", "Retry-After"}
 
+// answer is what was written, with the headers that are kept.
+func (r *recording) answer() *answer {
+	a := &answer{status: r.status, header: http.Header{}, content: r.body.Bytes()}
+	for _, name := range kept {
+		name = http.CanonicalHeaderKey(name)
+		if values := r.header[name]; len(values) > 0 {
+			a.header[name] = values[:1:1]
+		}
+	}
+	return a
+}
+
+// answer is what a handler wrote. It is shared by all whom it answers, and never changed.
+type answer struct {
+	status  int
+	header  http.Header
+	content []byte
+}
+
 // encode is the answer as one text: the status and a line per header, an empty line,
 // and the content.
 func (a *answer) encode() []byte {
-	out := strconv.AppendInt(nil, int64(a.status), 10)
+	out := strconv.AppendInt(make([]byte, 0, len(a.content)+overhead), int64(a.status), 10)
 	out = append(out, '\n')
-	for _, name := range kept {
-		if value := a.header.Get(name); value != "" {
-			out = append(append(append(append(out, name...), ':'), value...), '\n')
-		}
+	for name, values := range a.header {
+		out = append(append(append(append(out, name...), ':'), values[0]...), '\n')
 	}
-	return append(append(out, '\n'), a.body.Bytes()...)
+	return append(append(out, '\n'), a.content...)
 }
 
-// decode reads an answer; its status is 0 if it is none.
+// decode reads an answer, nil if it is none.
 func decode(text []byte) *answer {
 	a := &answer{header: http.Header{}}
 	line, rest, ok := bytes.Cut(text, []byte("\n"))
 	status, err := strconv.Atoi(string(line))
 	if !ok || err != nil {
-		return a
+		return nil
 	}
 	for {
 		line, rest, ok = bytes.Cut(rest, []byte("\n"))
 		if !ok {
-			return a
+			return nil
 		}
 		if len(line) == 0 {
 			break
@@ -153,6 +163,6 @@ func decode(text []byte) *answer {
 		name, value, _ := strings.Cut(string(line), ":")
 		a.header[http.CanonicalHeaderKey(name)] = []string{value}
 	}
-	a.status, a.rest = status, rest
+	a.status, a.content = status, rest
 	return a
 }
