@@ -3,7 +3,6 @@
 package httpapi
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -176,7 +175,7 @@ func (a *api) registerImports() {
 			return nil, huma.Error415UnsupportedMediaType(fmt.Sprintf("Content-Encoding %q is not read; use gzip or none", in.Encoding))
 		}
 		// The content, not its compression, is what the import is named by.
-		content, err := importer.Read(in.File, bytes.NewReader(in.RawBody))
+		content, err := importer.Unpack(in.File, in.RawBody)
 		var parsed importer.Parsed
 		if err == nil {
 			parsed, err = importer.Parse(in.File, content)

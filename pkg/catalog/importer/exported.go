@@ -5,6 +5,8 @@ package importer
 import (
 	"bytes"
 	"encoding/json"
+	"iter"
+	"maps"
 	"slices"
 
 	"github.com/spotbench/spotbench/pkg/catalog"
@@ -14,23 +16,15 @@ import (
 // one catalog to another. The run they go to is the importer's choice; the format
 // they had at first is kept among the settings.
 func parseExported(r *reader) []catalog.Result {
-	values := make(map[string]json.RawMessage, len(r.fields))
 	for name, f := range r.fields {
 		if bytes.Contains(f.raw, []byte(`\u0000`)) {
 			r.wrong(name, "it has a NUL character, which cannot be stored; remove it")
 			return nil
 		}
-		values[name] = f.raw
 	}
-	text, err := json.Marshal(values)
-	if err != nil {
-		r.wrong("id", "not JSON: %v", err)
-		return nil
-	}
-	strict := json.NewDecoder(bytes.NewReader(text))
-	strict.DisallowUnknownFields()
-	var result catalog.Result
-	if err := strict.Decode(&result); err != nil {
+	result, err := strictly(r.fields, maps.Keys(r.fields))
+	if err != nil { // told of the first by name, not of any
+		_, err = strictly(r.fields, slices.Values(slices.Sorted(maps.Keys(r.fields))))
 		r.wrong("id", "it is not a result as this version exports it: %v", err)
 		return nil
 	}
@@ -57,4 +51,27 @@ func parseExported(r *reader) []catalog.Result {
 	// These name the result in the catalog it comes from.
 	result.ID, result.ImportID, result.RunKey, result.File, result.Format = "", "", "", "", ""
 	return []catalog.Result{result}
+}
+
+// strictly reads a result of these fields and no others.
+func strictly(fields map[string]field, names iter.Seq[string]) (result catalog.Result, err error) {
+	size := 2
+	for name, f := range fields {
+		size += len(name) + len(f.raw) + 4
+	}
+	text := append(make([]byte, 0, size), '{')
+	for name := range names {
+		if len(text) > 1 {
+			text = append(text, ',')
+		}
+		quoted, err := json.Marshal(name)
+		if err != nil {
+			return result, err
+		}
+		text = append(append(append(text, quoted...), ':'), fields[name].raw...)
+	}
+	strict := json.NewDecoder(bytes.NewReader(append(text, '}')))
+	strict.DisallowUnknownFields()
+	err = strict.Decode(&result)
+	return result, err
 }

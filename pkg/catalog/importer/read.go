@@ -37,6 +37,18 @@ func Read(file string, from io.Reader) ([]byte, error) {
 	return data, err
 }
 
+// Unpack is Read for a file that is in memory already. What it gives may be the same
+// memory.
+func Unpack(file string, data []byte) ([]byte, error) {
+	switch {
+	case bytes.HasPrefix(data, gzipMagic):
+		return Read(file, bytes.NewReader(data))
+	case len(data) > MaxBytes:
+		return nil, tooLarge(file)
+	}
+	return data, nil
+}
+
 // ReadFile reads a result file of the disk as Read does.
 func ReadFile(path, name string) ([]byte, error) {
 	f, err := os.Open(path)

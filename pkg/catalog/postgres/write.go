@@ -3,11 +3,13 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -213,13 +215,6 @@ func (s *Store) PutTelemetry(ctx context.Context, key, podUID string, telemetry 
 // content under a name the run knows takes the place of the earlier one.
 func (s *Store) Import(ctx context.Context, runKey, file, format string, content []byte, results []catalog.Result) (imported catalog.Import, created bool, err error) {
 	imported, results = catalog.NewImport(runKey, file, format, content, results, *stamp(s.now()))
-	packed := pack(content)
-	rows := make([]resultRow, len(results))
-	for n, r := range results {
-		if rows[n], err = newResultRow(r); err != nil {
-			return imported, false, err
-		}
-	}
 	err = s.write(ctx, func(c *change) error {
 		var locked pgx.Batch
 		asked := queueRun(&locked, runKey, " FOR NO KEY UPDATE")
@@ -235,6 +230,11 @@ func (s *Store) Import(ctx context.Context, runKey, file, format string, content
 			imported, created = e, false
 			return nil
 		}
+		// The file is compressed, and rows are made, while the database takes in others.
+		var packed []byte
+		var packing sync.WaitGroup
+		packing.Go(func() { packed = pack(content) })
+		defer packing.Wait() // afterwards the content is the caller's again
 		var writes pgx.Batch
 		if file != "" {
 			run.Results = slices.DeleteFunc(run.Results, func(r catalog.Result) bool { return r.File == file })
@@ -247,18 +247,21 @@ func (s *Store) Import(ctx context.Context, runKey, file, format string, content
 		queueChanged(&writes, run.Parts, verdict)
 		writes.Queue("INSERT INTO imports (id, run_key, file, format, sha256, bytes, imported_at) VALUES ($1, $2, $3, $4, $5, $6, $7)",
 			imported.ID, runKey, file, format, imported.SHA256, imported.Bytes, imported.ImportedAt)
-		writes.Queue("INSERT INTO files (import_id, zstd) VALUES ($1, $2)", imported.ID, packed)
 		if err := c.send(ctx, &writes); err != nil {
 			return err
 		}
+		var unmade error
 		if _, err := c.conn.CopyFrom(ctx, pgx.Identifier{"results"},
 			[]string{"id", "import_id", "position", "run_key", "model", "concurrency", "imported_at", "format", "gpu_model", "verdict", "body"},
-			pgx.CopyFromSlice(len(rows), func(n int) ([]any, error) {
-				r := rows[n]
-				return []any{r.id, r.importID, n, runKey, r.model, r.concurrency, imported.ImportedAt, format, run.Run.GPUModel, string(verdict.Verdict), r.body}, nil
+			pgx.CopyFromSlice(len(results), func(n int) ([]any, error) {
+				var row resultRow
+				row, unmade = newResultRow(results[n])
+				return []any{row.id, row.importID, n, runKey, row.model, row.concurrency, imported.ImportedAt, format, run.Run.GPUModel, string(verdict.Verdict), row.body}, unmade
 			})); err != nil {
-			return err
+			return cmp.Or(unmade, err)
 		}
+		packing.Wait()
+		c.end.Queue("INSERT INTO files (import_id, zstd) VALUES ($1, $2)", imported.ID, packed)
 		created = true
 		return nil
 	})
