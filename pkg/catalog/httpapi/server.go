@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"runtime/debug"
 	"strconv"
@@ -147,10 +148,7 @@ func (a *api) observe(mux *http.ServeMux, answers http.Handler) http.Handler {
 			a.log.Debug("request", "method", r.Method, "path", r.URL.EscapedPath(), "status", answer.status, "duration", time.Since(start))
 		}()
 		header := answer.Header()
-		header.Set("X-Content-Type-Options", "nosniff")
-		header.Set("X-Frame-Options", "DENY")
-		header.Set("Referrer-Policy", "no-referrer")
-		header.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+		maps.Copy(header, everywhere)
 		if !a.admit(answer, r) {
 			return
 		}
@@ -166,6 +164,15 @@ func (a *api) observe(mux *http.ServeMux, answers http.Handler) http.Handler {
 		}
 		answers.ServeHTTP(answer, r)
 	})
+}
+
+// everywhere are the headers that all answers have. They are shared, and replaced
+// where a page has others.
+var everywhere = http.Header{
+	"X-Content-Type-Options":  {"nosniff"},
+	"X-Frame-Options":         {"DENY"},
+	"Referrer-Policy":         {"no-referrer"},
+	"Content-Security-Policy": {"default-src 'none'; frame-ancestors 'none'"},
 }
 
 // positionHeader is where a write left the database. A caller that sends it back

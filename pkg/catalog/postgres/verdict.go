@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/spotbench/spotbench/pkg/catalog"
 )
@@ -89,22 +90,20 @@ func (s *Store) Rejudge(ctx context.Context) (int, error) {
 func (s *Store) Measured(ctx context.Context, keys []string, query catalog.RunQuery) (runs []catalog.Detail, more bool, err error) {
 	w := whereRuns(query)
 	if len(keys) > 0 {
-		w.args = append(w.args, keys)
-		w.conditions = append(w.conditions, fmt.Sprintf("key = ANY($%d)", len(w.args)))
-	} else {
-		w.conditions = append(w.conditions, "results > 0")
+		runs, err = s.named(ctx, keys, w)
+		return runs, false, err
 	}
+	w.conditions = append(w.conditions, "results > 0")
 	err = s.snapshot(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		runs = nil // of an attempt before this one
-		scan := func(from row) (catalog.Run, error) { r, _, err := scanRun(from); return r, err }
-		found, err := collect(ctx, tx, scan, selectRun+w.sql("listed_at, key", query.OldestFirst, catalog.MaxMeasured), w.planned()...)
+		found, err := collect(ctx, tx, scanStamped, selectRun+w.sql("listed_at, key", query.OldestFirst, catalog.MaxMeasured), w.planned()...)
 		if err != nil {
 			return err
 		}
 		if more = len(found) > catalog.MaxMeasured; more {
 			found = found[:catalog.MaxMeasured]
 		}
-		all, err := parts(ctx, tx, found)
+		all, err := parts(ctx, tx, own(found))
 		if err != nil {
 			return err
 		}
@@ -113,22 +112,49 @@ func (s *Store) Measured(ctx context.Context, keys []string, query catalog.RunQu
 		}
 		return nil
 	})
+	return runs, more, explain(err)
+}
+
+// named are the runs of these keys, in their order; it is an error if one does not
+// match.
+func (s *Store) named(ctx context.Context, keys []string, w where) ([]catalog.Detail, error) {
+	w.args = append(w.args, keys)
+	w.conditions = append(w.conditions, fmt.Sprintf("key = ANY($%d)", len(w.args)))
+	var found *[]stampedRun
+	var asked partsQuery
+	err := s.read(ctx, func(ctx context.Context, pool *pgxpool.Pool) error {
+		// One round trip, and one state of the database, as for a single run.
+		var b pgx.Batch
+		b.Queue("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+		found = queue(&b, scanStamped, selectRun+w.all(), w.args...)
+		asked = queueParts(&b, keys)
+		b.Queue("COMMIT")
+		return pool.SendBatch(ctx, &b).Close()
+	})
 	if err != nil {
-		return nil, false, explain(err)
+		return nil, explain(err)
 	}
-	if len(keys) == 0 {
-		return runs, more, nil
+	for _, key := range keys {
+		if !slices.ContainsFunc(*found, func(r stampedRun) bool { return r.Key == key }) {
+			return nil, fmt.Errorf("run %q, with these filters: %w", key, catalog.ErrNotFound)
+		}
 	}
-	named := make([]catalog.Detail, 0, len(keys))
+	runs := make([]catalog.Detail, 0, len(keys))
+	all := asked.of(own(*found))
 	for n, key := range keys {
-		if slices.Contains(keys[:n], key) {
-			continue
+		if !slices.Contains(keys[:n], key) {
+			at := slices.IndexFunc(all, func(p catalog.Parts) bool { return p.Run.Key == key })
+			runs = append(runs, catalog.Describe(all[at], s.now()))
 		}
-		at := slices.IndexFunc(runs, func(d catalog.Detail) bool { return d.Key == key })
-		if at < 0 {
-			return nil, false, fmt.Errorf("run %q, with these filters: %w", key, catalog.ErrNotFound)
-		}
-		named = append(named, runs[at])
 	}
-	return named, more, nil
+	return runs, nil
+}
+
+// own are the runs' own fields.
+func own(found []stampedRun) []catalog.Run {
+	runs := make([]catalog.Run, len(found))
+	for n, r := range found {
+		runs[n] = r.Run
+	}
+	return runs
 }
