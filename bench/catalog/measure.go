@@ -35,6 +35,7 @@ type measurement struct {
 	OfferedRate float64 `json:"offeredPerSecond,omitempty"`
 	observed
 	CPUPerK   float64 `json:"cpuSecondsPer1000Requests,omitempty"`
+	AllPerK   float64 `json:"cpuSecondsWithStoresPer1000Requests,omitempty"`
 	MemoryMiB float64 `json:"peakMemoryMiB,omitempty"`
 }
 
@@ -67,10 +68,11 @@ func (w workload) draw(token string) func(worker, n int) []byte {
 	if w.write {
 		return func(worker, n int) []byte { return w.text(token, worker, n) }
 	}
-	return func(worker, n int) []byte {
-		r := rand.New(rand.NewPCG(uint64(worker), uint64(n))) //nolint:gosec // which run is asked for is no secret
-		return request("GET", w.path(r.IntN(w.requests)), "", "")
+	texts := make([][]byte, w.requests)
+	for n := range texts {
+		texts[n] = request("GET", w.path(n), "", "")
 	}
+	return func(int, int) []byte { return texts[rand.IntN(len(texts))] } //nolint:gosec // which run is asked for is no secret
 }
 
 // models is how many models the runs are of.
@@ -161,13 +163,13 @@ func size(ctx context.Context, url string) (bytes int64, err error) {
 // many connections.
 const half = 64
 
-func measure(ctx context.Context, s settings, connections []int, shape filling.Shape, address string, found *report, out io.Writer) (err error) {
+func measure(ctx context.Context, s settings, connections []int, shape filling.Shape, address string, database int, found *report, out io.Writer) (err error) {
 	dir, err := os.MkdirTemp("", "catalog-bench-run-")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	subjects, stop, err := start(ctx, dir, address)
+	subjects, stop, err := start(ctx, dir, address, database)
 	defer stop()
 	if err != nil {
 		return err
@@ -176,14 +178,14 @@ func measure(ctx context.Context, s settings, connections []int, shape filling.S
 		return err
 	}
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "workload\tsubject\tconnections\t1/s\tp50 ms\tp99 ms\tCPU s/1000\tmemory MiB\t")
+	fmt.Fprintln(table, "workload\tsubject\tconnections\t1/s\tp50 ms\tp99 ms\tCPU ms\twith stores\tmemory MiB\t")
 	add := func(m measurement) {
 		found.Points = append(found.Points, m)
 		load := strconv.Itoa(m.Connections)
 		if m.OfferedRate > 0 {
 			load = "half"
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%.0f\t%.2f\t%.2f\t%.2f\t%.0f\t\n", m.Workload, m.Subject, load, m.PerSecond, m.P50, m.P99, m.CPUPerK, m.MemoryMiB)
+		fmt.Fprintf(table, "%s\t%s\t%s\t%.0f\t%.2f\t%.2f\t%.3f\t%.3f\t%.0f\t\n", m.Workload, m.Subject, load, m.PerSecond, m.P50, m.P99, m.CPUPerK, m.AllPerK, m.MemoryMiB)
 	}
 	for _, w := range workloads(shape) {
 		if s.only != "" && !slices.Contains(strings.Split(s.only, ","), w.name) {
@@ -286,9 +288,26 @@ func (s subject) warm(ctx context.Context, w workload) error {
 	return group.Wait()
 }
 
-// measure loads the subject and reads what its process used.
+// used is the CPU time of the server's process, and with that of the database and of
+// Redis.
+func (s subject) used() (own, all time.Duration, err error) {
+	if own, err = proc.CPUTime(s.pid); err != nil {
+		return 0, 0, err
+	}
+	all = own
+	for _, store := range s.stores {
+		family, err := proc.FamilyCPUTime(store)
+		if err != nil {
+			return 0, 0, err
+		}
+		all += family
+	}
+	return own, all, nil
+}
+
+// measure loads the subject and reads what it used.
 func (s subject) measure(ctx context.Context, w workload, connections int, duration time.Duration, rate float64) (measurement, error) {
-	before, err := proc.CPUTime(s.pid)
+	own, all, err := s.used()
 	if err != nil {
 		return measurement{}, err
 	}
@@ -300,7 +319,7 @@ func (s subject) measure(ctx context.Context, w workload, connections int, durat
 	if err != nil {
 		return measurement{}, err
 	}
-	after, err := proc.CPUTime(s.pid)
+	ownAfter, allAfter, err := s.used()
 	if err != nil {
 		return measurement{}, err
 	}
@@ -308,8 +327,9 @@ func (s subject) measure(ctx context.Context, w workload, connections int, durat
 	if err != nil {
 		return measurement{}, err
 	}
+	each := func(used time.Duration) float64 { return used.Seconds() / float64(max(1, seen.requests)) * 1000 }
 	return measurement{Workload: w.name, Subject: s.name, Connections: connections, OfferedRate: rate, observed: seen,
-		CPUPerK: (after - before).Seconds() / float64(max(1, seen.requests)) * 1000, MemoryMiB: float64(memory) / (1 << 20)}, nil
+		CPUPerK: each(ownAfter - own), AllPerK: each(allAfter - all), MemoryMiB: float64(memory) / (1 << 20)}, nil
 }
 
 // sample has what pgbench cannot make up itself: the keys of what it asks for.

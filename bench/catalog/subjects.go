@@ -30,6 +30,8 @@ type subject struct {
 	reads, writes string
 	token         string
 	pid           int
+	// stores are the processes of the database and of Redis that it uses.
+	stores []int
 }
 
 // ours are the ways in which catalog-api is measured, by their flags.
@@ -41,9 +43,9 @@ var ours = []struct {
 // redisPort is where the benchmark's Redis listens.
 const redisPort = "16379"
 
-// start starts every server on the database. stop ends those that run, also after
+// start starts every server on the database, whose process is given. stop ends those that run, also after
 // an error.
-func start(ctx context.Context, dir, address string) (subjects []subject, stop func(), err error) {
+func start(ctx context.Context, dir, address string, database int) (subjects []subject, stop func(), err error) {
 	var running []*exec.Cmd
 	stop = func() {
 		for _, cmd := range running {
@@ -75,7 +77,8 @@ func start(ctx context.Context, dir, address string) (subjects []subject, stop f
 	if err := os.WriteFile(tokens, []byte(line+"\n"), 0o600); err != nil {
 		return nil, stop, err
 	}
-	if _, err := launch(io.Discard, "redis-server", "--port", redisPort, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--daemonize", "no", "--logfile", filepath.Join(dir, "redis.log")); err != nil {
+	redis, err := launch(io.Discard, "redis-server", "--port", redisPort, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--daemonize", "no", "--logfile", filepath.Join(dir, "redis.log"))
+	if err != nil {
 		return nil, stop, fmt.Errorf("redis-server (Debian: apt-get install redis-server): %w", err)
 	}
 	for _, way := range ours {
@@ -89,7 +92,7 @@ func start(ctx context.Context, dir, address string) (subjects []subject, stop f
 		if err != nil {
 			return nil, stop, err
 		}
-		s := subject{name: name, token: token, pid: cmd.Process.Pid}
+		s := subject{name: name, token: token, pid: cmd.Process.Pid, stores: []int{database, redis.Process.Pid}}
 		lines := bufio.NewScanner(log)
 		for (s.reads == "" || s.writes == "") && lines.Scan() {
 			var told struct {
@@ -126,7 +129,7 @@ func start(ctx context.Context, dir, address string) (subjects []subject, stop f
 		return nil, stop, fmt.Errorf("the bare handler did not start: %w", err)
 	}
 	first = strings.TrimSpace(first)
-	return append(subjects, subject{name: "bare", reads: first, writes: first, pid: cmd.Process.Pid}), stop, nil
+	return append(subjects, subject{name: "bare", reads: first, writes: first, pid: cmd.Process.Pid, stores: []int{database}}), stop, nil
 }
 
 // bulkRows are results as lines of a file, and as rows for COPY.

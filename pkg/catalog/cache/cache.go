@@ -279,8 +279,8 @@ func (c *Cache) get(ctx context.Context, tag, question string, current bool, fil
 // generation is the present one of a tag: as this process remembers it, or as Redis
 // has it.
 func (c *Cache) generation(ctx context.Context, client rueidis.Client, tag string, ask bool) (string, error) {
-	limited, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
+	limited := &patient{Context: ctx}
+	defer limited.end()
 	key := generation(tag)
 	command := client.B().Get().Key(key)
 	var answer rueidis.RedisResult
@@ -294,6 +294,36 @@ func (c *Cache) generation(ctx context.Context, client rueidis.Client, tag strin
 		return begin(limited, client, key)
 	}
 	return text, err
+}
+
+// patient is a context that ends after patience, counted from when somebody begins to
+// wait for it: most generations are remembered, and a timer costs more than to look.
+type patient struct {
+	context.Context
+	once    sync.Once
+	waiting context.Context
+	cancel  context.CancelFunc
+}
+
+func (p *patient) begin() context.Context {
+	p.once.Do(func() { p.waiting, p.cancel = context.WithTimeout(p.Context, patience) })
+	return p.waiting
+}
+
+// Done begins to wait.
+func (p *patient) Done() <-chan struct{} { return p.begin().Done() }
+
+// Err is that of the wait.
+func (p *patient) Err() error { return p.begin().Err() }
+
+// Deadline is the end of the wait.
+func (p *patient) Deadline() (time.Time, bool) { return p.begin().Deadline() }
+
+func (p *patient) end() {
+	p.once.Do(func() {}) // nobody waited, and nobody begins to
+	if p.cancel != nil {
+		p.cancel()
+	}
 }
 
 // fetch looks for an answer in Redis and keeps it here, for as long as it is kept there.

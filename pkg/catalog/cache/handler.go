@@ -5,7 +5,6 @@ package cache
 import (
 	"bytes"
 	"context"
-	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -89,8 +88,10 @@ func (c *Cache) read(w http.ResponseWriter, r *http.Request, next http.Handler, 
 		panic(err) // as the read did; the server answers 500 and says why in its log
 	}
 	header := w.Header()
-	maps.Copy(header, answer.header)
-	if tag, asked := header.Get("ETag"), r.Header.Get("If-None-Match"); answer.status == http.StatusOK && asked != "" && tag != "" && header.Get("Cache-Control") != "no-store" && matches(asked, tag) {
+	for _, h := range answer.header {
+		header[h.name] = h.values
+	}
+	if asked := r.Header.Get("If-None-Match"); asked != "" && answer.status == http.StatusOK && header.Get("ETag") != "" && header.Get("Cache-Control") != "no-store" && matches(asked, header.Get("ETag")) {
 		header.Del("Content-Type")
 		header.Del("Content-Length")
 		w.WriteHeader(http.StatusNotModified)
@@ -112,15 +113,14 @@ func (r *recording) WriteHeader(status int)      { r.status = status }
 func (r *recording) Write(b []byte) (int, error) { return r.body.Write(b) }
 
 // kept are the headers that belong to the content.
-var kept = []string{"Content-Type", "Content-Length", "ETag", "Cache-Control", "Link", "Retry-After"}
+var kept = []string{"Content-Type", "Content-Length", "Etag", "Cache-Control", "Link", "Retry-After"}
 
 // answer is what was written, with the headers that are kept.
 func (r *recording) answer() *answer {
-	a := &answer{status: r.status, header: http.Header{}, content: r.body.Bytes()}
+	a := &answer{status: r.status, content: r.body.Bytes()}
 	for _, name := range kept {
-		name = http.CanonicalHeaderKey(name)
 		if values := r.header[name]; len(values) > 0 {
-			a.header[name] = values[:1:1]
+			a.header = append(a.header, line{name, values[:1:1]})
 		}
 	}
 	return a
@@ -129,8 +129,14 @@ func (r *recording) answer() *answer {
 // answer is what a handler wrote. It is shared by all whom it answers, and never changed.
 type answer struct {
 	status  int
-	header  http.Header
+	header  []line
 	content []byte
+}
+
+// line is a header.
+type line struct {
+	name   string
+	values []string
 }
 
 // encode is the answer as one text: the status and a line per header, an empty line,
@@ -138,31 +144,31 @@ type answer struct {
 func (a *answer) encode() []byte {
 	out := strconv.AppendInt(make([]byte, 0, len(a.content)+overhead), int64(a.status), 10)
 	out = append(out, '\n')
-	for name, values := range a.header {
-		out = append(append(append(append(out, name...), ':'), values[0]...), '\n')
+	for _, h := range a.header {
+		out = append(append(append(append(out, h.name...), ':'), h.values[0]...), '\n')
 	}
 	return append(append(out, '\n'), a.content...)
 }
 
 // decode reads an answer, nil if it is none.
 func decode(text []byte) *answer {
-	a := &answer{header: http.Header{}}
-	line, rest, ok := bytes.Cut(text, []byte("\n"))
-	status, err := strconv.Atoi(string(line))
+	first, rest, ok := bytes.Cut(text, []byte("\n"))
+	status, err := strconv.Atoi(string(first))
 	if !ok || err != nil {
 		return nil
 	}
+	a := &answer{status: status}
 	for {
-		line, rest, ok = bytes.Cut(rest, []byte("\n"))
+		var header []byte
+		header, rest, ok = bytes.Cut(rest, []byte("\n"))
 		if !ok {
 			return nil
 		}
-		if len(line) == 0 {
-			break
+		if len(header) == 0 {
+			a.content = rest
+			return a
 		}
-		name, value, _ := strings.Cut(string(line), ":")
-		a.header[http.CanonicalHeaderKey(name)] = []string{value}
+		name, value, _ := strings.Cut(string(header), ":")
+		a.header = append(a.header, line{http.CanonicalHeaderKey(name), []string{value}})
 	}
-	a.status, a.content = status, rest
-	return a
 }

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net/http"
 	"runtime/debug"
 	"strconv"
@@ -148,7 +147,9 @@ func (a *api) observe(mux *http.ServeMux, answers http.Handler) http.Handler {
 			a.log.Debug("request", "method", r.Method, "path", r.URL.EscapedPath(), "status", answer.status, "duration", time.Since(start))
 		}()
 		header := answer.Header()
-		maps.Copy(header, everywhere)
+		for _, h := range everywhere {
+			header[h.name] = h.values
+		}
 		if !a.admit(answer, r) {
 			return
 		}
@@ -168,11 +169,14 @@ func (a *api) observe(mux *http.ServeMux, answers http.Handler) http.Handler {
 
 // everywhere are the headers that all answers have. They are shared, and replaced
 // where a page has others.
-var everywhere = http.Header{
-	"X-Content-Type-Options":  {"nosniff"},
-	"X-Frame-Options":         {"DENY"},
-	"Referrer-Policy":         {"no-referrer"},
-	"Content-Security-Policy": {"default-src 'none'; frame-ancestors 'none'"},
+var everywhere = []struct {
+	name   string
+	values []string
+}{
+	{"X-Content-Type-Options", []string{"nosniff"}},
+	{"X-Frame-Options", []string{"DENY"}},
+	{"Referrer-Policy", []string{"no-referrer"}},
+	{"Content-Security-Policy", []string{"default-src 'none'; frame-ancestors 'none'"}},
 }
 
 // positionHeader is where a write left the database. A caller that sends it back
