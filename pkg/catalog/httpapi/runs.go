@@ -157,10 +157,6 @@ func (a *api) registerImports() {
 		"Other content under a file name the run has takes the place of the earlier."
 	op.DefaultStatus = http.StatusCreated
 	op.Errors = append(op.Errors, http.StatusUnsupportedMediaType)
-	// The importer checks the body: Python's NaN is no JSON, and it names the format.
-	op.SkipValidateBody = true
-	op.RequestBody = &huma.RequestBody{Required: true, Description: "The result file as the benchmark saved it", Content: map[string]*huma.MediaType{
-		"application/json": {Schema: &huma.Schema{}}, "application/x-ndjson": {Schema: &huma.Schema{}}, "text/plain": {Schema: &huma.Schema{Type: huma.TypeString}}, "text/csv": {Schema: &huma.Schema{Type: huma.TypeString}}}}
 	op.Responses = map[string]*huma.Response{"200": {Description: "The run has had this content before", Content: map[string]*huma.MediaType{
 		"application/json": {Schema: a.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[catalog.Import](), true, "")}}}}
 	huma.Register(a.huma, op, func(ctx context.Context, in *fileOfRun) (*struct {
@@ -200,6 +196,11 @@ func (a *api) registerImports() {
 		a.metrics.imports.WithLabelValues(map[bool]string{true: "created", false: "repeated"}[created]).Inc()
 		return out, nil
 	})
+	// It is told of afterwards: huma reads the bodies that it knows of, and checks them as
+	// JSON, which Python's NaN is not. The importer checks this one, and names the format.
+	a.huma.OpenAPI().Paths[op.Path].Post.RequestBody = &huma.RequestBody{Required: true, Description: "The result file as the benchmark saved it", Content: map[string]*huma.MediaType{
+		"application/json":     {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}},
+		"application/x-ndjson": {Schema: &huma.Schema{}}, "text/plain": {Schema: &huma.Schema{Type: huma.TypeString}}, "text/csv": {Schema: &huma.Schema{Type: huma.TypeString}}}}
 }
 
 // fileOfRun is a request that brings a result file.
@@ -232,7 +233,7 @@ func (f *fileOfRun) Resolve(ctx huma.Context) []error {
 	case errors.As(err, &late) && late.Timeout():
 		return []error{huma.Error408RequestTimeout("the file did not arrive in " + fileTime.String())}
 	case err != nil:
-		return []error{huma.Error400BadRequest("the file did not arrive whole", err)}
+		return []error{huma.Error400BadRequest("the file did not arrive whole; send it again")}
 	case content.Len() > importer.MaxBytes:
 		return []error{tooLarge()}
 	}
