@@ -162,6 +162,44 @@ func TestATokenFromTheFileNamesItsUserUntilItsLineIsRemoved(t *testing.T) {
 	}
 }
 
+func TestALineIsReplacedAtOnceHoweverOftenByOneOfTheSameLength(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "tokens")
+	var tokens, lines [2]string
+	for n := range tokens {
+		var err error
+		if tokens[n], lines[n], err = auth.NewToken("ci"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write := func(n int) {
+		if err := os.WriteFile(path, []byte(lines[n%2]), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(0)
+	long := time.Now().Add(-time.Hour) // so that it counts as settled
+	if err := os.Chtimes(path, long, long); err != nil {
+		t.Fatal(err)
+	}
+	file, err := auth.NewTokenFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range 200 {
+		if n > 0 {
+			write(n)
+		}
+		for range 2 {
+			if _, err := file.Authenticate(t.Context(), tokens[n%2]); err != nil {
+				t.Fatalf("the token of write %d: %v", n, err)
+			}
+			if _, err := file.Authenticate(t.Context(), tokens[(n+1)%2]); !errors.Is(err, auth.ErrUnauthenticated) {
+				t.Fatalf("the token that write %d replaced: error %v", n, err)
+			}
+		}
+	}
+}
+
 func TestACatalogWithoutAnAuthenticatorTakesNoWrites(t *testing.T) {
 	var denied *auth.Denied
 	if _, err := auth.NewGuard(nil, []string{agent}).Allow(t.Context(), "Bearer x", catalog.Writer); !errors.As(err, &denied) || denied.Status != http.StatusForbidden {

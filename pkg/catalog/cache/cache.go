@@ -42,8 +42,11 @@ const (
 	patience = 30 * time.Millisecond
 	// bumpPatience is how long a write does.
 	bumpPatience = 500 * time.Millisecond
-	// pause is how long Redis is left alone after it failed a read.
-	pause = time.Second
+	// pause is how long Redis is left alone after it failed a read, or was too slow for
+	// so many of them, one after the other: where processors are busy a single one says
+	// little, and the database in its stead would make them busier.
+	pause    = time.Second
+	mostSlow = 5
 	// generationLife is how long a generation is known, answers of which live far shorter:
 	// without an end there would be one for each run there ever was.
 	generationLife = time.Hour
@@ -66,8 +69,10 @@ type Cache struct {
 	log     *slog.Logger
 	flights singleflight.Group
 	local   *local
-	// restAt is until when Redis is left alone, as nanoseconds.
+	// restAt is until when Redis is left alone, as nanoseconds, and slow how many reads it
+	// was too slow for since it last answered one.
 	restAt atomic.Int64
+	slow   atomic.Int64
 
 	mu sync.Mutex
 	// owed are generations that could not be begun. While there are any,
@@ -235,7 +240,7 @@ func (c *Cache) get(ctx context.Context, tag, question string, current bool, fil
 	for n, t := range tags {
 		var err error
 		if generations[n], err = c.generation(ctx, client, t, current || recent[n]); err != nil {
-			c.rest(ctx)
+			c.failed(ctx, err)
 			return c.bypass(ctx, fill), nil
 		}
 	}
@@ -249,7 +254,7 @@ func (c *Cache) get(ctx context.Context, tag, question string, current bool, fil
 	entry := &filed{question: question, generations: generations}
 	switch err := c.fetch(ctx, client, key, entry); {
 	case err != nil:
-		c.rest(ctx)
+		c.failed(ctx, err)
 		return c.bypass(ctx, fill), nil
 	case entry.answer != nil:
 		c.hits.Add(1)
@@ -268,7 +273,7 @@ func (c *Cache) get(ctx context.Context, tag, question string, current bool, fil
 			storing, cancel := context.WithTimeout(filling, patience)
 			defer cancel()
 			if err := client.Do(storing, client.B().Set().Key(key).Value(rueidis.BinaryString(a.encode())).Px(c.life).Build()).Error(); err != nil {
-				c.rest(filling)
+				c.failed(filling, err)
 			}
 			c.local.put(&filed{question: question, generations: generations, until: read.Add(c.life), answer: a})
 		}
@@ -332,6 +337,9 @@ func (c *Cache) fetch(ctx context.Context, client rueidis.Client, key string, en
 	defer cancel()
 	answers := client.DoMulti(looking, client.B().Get().Key(key).Build(), client.B().Pttl().Key(key).Build())
 	text, err := answers[0].AsBytes()
+	if (err == nil || rueidis.IsRedisNil(err)) && c.slow.Load() > 0 {
+		c.slow.Store(0)
+	}
 	if rueidis.IsRedisNil(err) {
 		return nil
 	}
@@ -387,9 +395,12 @@ func (c *Cache) bypass(ctx context.Context, fill filler) *answer {
 	return a
 }
 
-// rest leaves Redis alone for a while, unless it was the caller who went away.
-func (c *Cache) rest(ctx context.Context) {
-	if ctx.Err() == nil {
-		c.restAt.Store(time.Now().Add(pause).UnixNano())
+// failed leaves Redis alone for a while after it failed a read, or was too slow for some,
+// unless it was the caller who went away.
+func (c *Cache) failed(ctx context.Context, err error) {
+	if ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) && c.slow.Add(1) < mostSlow {
+		return
 	}
+	c.slow.Store(0)
+	c.restAt.Store(time.Now().Add(pause).UnixNano())
 }
