@@ -270,12 +270,13 @@ func (c *Cache) get(ctx context.Context, tag, question string, current bool, fil
 		read := time.Now()
 		a, keep := fill(filling)
 		if keep && len(a.content) <= largest {
+			kept := a.pack()
 			storing, cancel := context.WithTimeout(filling, patience)
 			defer cancel()
-			if err := client.Do(storing, client.B().Set().Key(key).Value(rueidis.BinaryString(a.encode())).Px(c.life).Build()).Error(); err != nil {
+			if err := client.Do(storing, client.B().Set().Key(key).Value(rueidis.BinaryString(kept.encode())).Px(c.life).Build()).Error(); err != nil {
 				c.failed(filling, err)
 			}
-			c.local.put(&filed{question: question, generations: generations, until: read.Add(c.life), answer: a})
+			c.local.put(&filed{question: question, generations: generations, until: read.Add(c.life), answer: kept})
 		}
 		return a
 	})

@@ -5,10 +5,14 @@ package cache
 import (
 	"bytes"
 	"context"
+	"io"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
+
+	"github.com/klauspost/compress/s2"
 
 	"github.com/spotbench/spotbench/pkg/catalog"
 )
@@ -98,7 +102,7 @@ func (c *Cache) read(w http.ResponseWriter, r *http.Request, next http.Handler, 
 		return
 	}
 	w.WriteHeader(answer.status)
-	_, _ = w.Write(answer.content) // the caller is gone if this fails
+	answer.write(w)
 }
 
 // recording is what a handler writes.
@@ -128,9 +132,53 @@ func (r *recording) answer() *answer {
 
 // answer is what a handler wrote. It is shared by all whom it answers, and never changed.
 type answer struct {
-	status  int
-	header  []line
+	status int
+	header []line
+	// content is compressed if packed.
 	content []byte
+	packed  bool
+}
+
+// leastPacked is the content that is worth compressing. Lists and comparisons are tens of
+// kilobytes that take a tenth compressed, so that this process can keep ten times as many
+// of them; to decompress one takes far less than to ask Redis for it.
+const leastPacked = 4 << 10
+
+// pack is the answer as it is kept.
+func (a *answer) pack() *answer {
+	if a.packed || len(a.content) < leastPacked {
+		return a
+	}
+	packed := *a
+	packed.content, packed.packed = bytes.Clone(s2.Encode(nil, a.content)), true
+	return &packed
+}
+
+// unpacked are buffers for contents that are about to be written.
+var unpacked = sync.Pool{New: func() any { return new([]byte) }}
+
+// write writes the content.
+func (a *answer) write(w io.Writer) {
+	if !a.packed {
+		_, _ = w.Write(a.content) // the caller is gone if this fails
+		return
+	}
+	if err := unpack(a.content, func(content []byte) { _, _ = w.Write(content) }); err != nil {
+		panic(err) // it is of our making, or was looked at when it was fetched
+	}
+}
+
+// unpack decompresses a content for as long as use takes.
+func unpack(packed []byte, use func(content []byte)) error {
+	buffer, _ := unpacked.Get().(*[]byte) // the pool has no others
+	defer unpacked.Put(buffer)
+	content, err := s2.Decode((*buffer)[:cap(*buffer)], packed)
+	if err != nil {
+		return err
+	}
+	*buffer = content
+	use(content)
+	return nil
 }
 
 // line is a header.
@@ -139,10 +187,13 @@ type line struct {
 	values []string
 }
 
-// encode is the answer as one text: the status and a line per header, an empty line,
-// and the content.
+// encode is the answer as one text: the status, with a mark if the content is compressed,
+// and a line per header, an empty line, and the content.
 func (a *answer) encode() []byte {
 	out := strconv.AppendInt(make([]byte, 0, len(a.content)+overhead), int64(a.status), 10)
+	if a.packed {
+		out = append(out, packedMark...)
+	}
 	out = append(out, '\n')
 	for _, h := range a.header {
 		out = append(append(append(append(out, h.name...), ':'), h.values[0]...), '\n')
@@ -150,14 +201,17 @@ func (a *answer) encode() []byte {
 	return append(append(out, '\n'), a.content...)
 }
 
+const packedMark = " s2"
+
 // decode reads an answer, nil if it is none.
 func decode(text []byte) *answer {
 	first, rest, ok := bytes.Cut(text, []byte("\n"))
-	status, err := strconv.Atoi(string(first))
+	number, packed := strings.CutSuffix(string(first), packedMark)
+	status, err := strconv.Atoi(number)
 	if !ok || err != nil {
 		return nil
 	}
-	a := &answer{status: status}
+	a := &answer{status: status, packed: packed}
 	for {
 		var header []byte
 		header, rest, ok = bytes.Cut(rest, []byte("\n"))
@@ -165,10 +219,19 @@ func decode(text []byte) *answer {
 			return nil
 		}
 		if len(header) == 0 {
+			if packed && !sound(rest) {
+				return nil
+			}
 			a.content = rest
 			return a
 		}
 		name, value, _ := strings.Cut(string(header), ":")
 		a.header = append(a.header, line{http.CanonicalHeaderKey(name), []string{value}})
 	}
+}
+
+// sound reports whether a compressed content is whole, and no larger than any of ours.
+func sound(packed []byte) bool {
+	length, err := s2.DecodedLen(packed)
+	return err == nil && length <= largest && unpack(packed, func([]byte) {}) == nil
 }
