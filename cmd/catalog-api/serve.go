@@ -23,7 +23,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
@@ -251,7 +250,7 @@ func (o *serveOptions) serve(ctx context.Context, log *slog.Logger) (err error) 
 func boundMemory() {
 	const (
 		growth = 400      // percent
-		limit  = 88 << 20 // without the program's own pages, which are 30 MiB
+		limit  = 80 << 20 // without the program's own pages
 	)
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(growth)
@@ -300,11 +299,11 @@ func (o *serveOptions) guard(log *slog.Logger, store *postgres.Store) (*auth.Gua
 	switch {
 	case err == nil:
 		config.Timeout = 10 * time.Second
-		client, err := kubernetes.NewForConfig(config)
+		reviews, err := auth.NewTokenReview(config)
 		if err != nil {
-			return nil, fmt.Errorf("cluster that checks tokens: %w", err)
+			return nil, err
 		}
-		any = append(any, auth.NewTokenReview(client))
+		any = append(any, reviews)
 	case !errors.Is(err, rest.ErrNotInCluster):
 		return nil, fmt.Errorf("cluster that checks tokens: %w", err)
 	}

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
 	"github.com/spotbench/spotbench/pkg/catalog"
@@ -64,11 +63,11 @@ func reviewer(t *testing.T) (*apiServer, *auth.TokenReview) {
 	api := &apiServer{}
 	server := httptest.NewServer(api)
 	t.Cleanup(server.Close)
-	client, err := kubernetes.NewForConfig(&rest.Config{Host: server.URL, ContentConfig: rest.ContentConfig{ContentType: "application/json"}})
+	reviews, err := auth.NewTokenReview(&rest.Config{Host: server.URL, ContentConfig: rest.ContentConfig{ContentType: "application/json"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return api, auth.NewTokenReview(client)
+	return api, reviews
 }
 
 func TestOnlyAWriterWithATokenForTheCatalogMayWrite(t *testing.T) {
