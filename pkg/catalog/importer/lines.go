@@ -34,6 +34,10 @@ func parsePlain(file string, clean scanned) (Parsed, bool) {
 	for n := range workers {
 		all.Go(func() {
 			mine := documents[n*len(documents)/workers : (n+1)*len(documents)/workers]
+			if results, ok := exportedLines(file, clean.data, mine); ok {
+				parts[n], sound[n] = Parsed{Format: Exported, Results: results}, true
+				return
+			}
 			whole := true
 			parsed, err := parseDocuments(file, plainDocuments(clean, mine, &whole), nil)
 			parts[n], sound[n] = parsed, whole && err == nil
@@ -45,7 +49,7 @@ func parsePlain(file string, clean scanned) (Parsed, bool) {
 		if !sound[n] || part.Format != parsed.Format || len(parsed.Results)+len(part.Results) > MaxResults {
 			return Parsed{}, false
 		}
-		parsed.Results = append(slices.Grow(parsed.Results, len(documents)), part.Results...)
+		parsed.Results = append(slices.Grow(parsed.Results, len(part.Results)), part.Results...)
 	}
 	return parsed, true
 }

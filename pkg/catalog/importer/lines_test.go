@@ -33,6 +33,8 @@ func TestAFileOfManyDocumentsIsReadThePlainWayAndNoOther(t *testing.T) {
 		"documents without anything between them":          {exportedLine(1) + exportedLine(2), true},
 		"a name that is escaped":                           {strings.ReplaceAll(two, `"model"`, `"mod\u0065l"`), true},
 		"a field twice, the last of which holds":           {strings.ReplaceAll(two, `"model"`, `"model":"first","model"`), true},
+		"an object twice, of which the last holds":         {strings.ReplaceAll(two, `"ttft"`, `"ttft":{"p99Ms":2},"ttft"`), true},
+		"a field that is absent":                           {strings.ReplaceAll(two, `"requests":10,`, ""), false},
 		"NaN, which is null":                               {strings.ReplaceAll(two, "2.5", "NaN"), true},
 		"a single document":                                {exportedLine(1), false},
 		"a list":                                           {"[" + exportedLine(1) + "," + exportedLine(2) + "]", false},
