@@ -125,7 +125,7 @@ func run(ctx context.Context, s settings, out io.Writer) (err error) {
 		}
 		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	}
-	server, err := localpg.Start(ctx, dir, slog.New(slog.DiscardHandler), "shared_buffers=2GB", "max_connections=400", "max_wal_size=4GB", "checkpoint_timeout=30min", "effective_cache_size=12GB")
+	server, err := localpg.Start(ctx, dir, slog.New(slog.DiscardHandler), "shared_buffers=2GB", "max_connections=400", "max_wal_size=2GB", "checkpoint_timeout=30min", "effective_cache_size=12GB")
 	if err != nil {
 		return err
 	}
