@@ -12,6 +12,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -295,6 +296,8 @@ func (s *Store) writeFiles(ctx context.Context, m manifest, stage *os.Root) erro
 				err := groupCtx.Err()
 				if err == nil {
 					err = fetch.chunk(groupCtx, c, func(data []byte) error {
+						file.mu.Lock()
+						defer file.mu.Unlock()
 						if _, err := f.WriteAt(data, at); err != nil {
 							return err
 						}
@@ -320,6 +323,7 @@ type unfinished struct {
 	stage *os.Root
 	entry entry
 	left  atomic.Int64
+	mu    sync.Mutex
 }
 
 // done finishes the file after its last chunk.
