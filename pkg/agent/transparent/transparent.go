@@ -122,8 +122,11 @@ const Copies = 4
 
 // reserve is by how much an estimate may be wrong: a container that is being
 // checkpointed stands still, and one that still does when the machine is taken has been
-// stopped for nothing.
-const reserve = 1.5
+// stopped for nothing. However small it is, stopping and describing it takes a while.
+const (
+	reserve = 1.5
+	least   = 2 * time.Second
+)
 
 // Fits says why a checkpoint of the container does not fit, nil if it does.
 func (r Room) Fits(c Container) error {
@@ -147,7 +150,7 @@ func (r Room) Fits(c Container) error {
 // takes is how long a checkpoint takes at the most.
 func (r Room) takes(size int64) time.Duration {
 	seconds := reserve * (float64(size)/r.Dump + float64(size)/r.Send)
-	return time.Duration(min(seconds, (24*time.Hour).Seconds()) * float64(time.Second))
+	return least + time.Duration(min(seconds, (24*time.Hour).Seconds())*float64(time.Second))
 }
 
 // older compares versions, the first of which may have anything behind its numbers

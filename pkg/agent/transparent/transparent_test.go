@@ -74,8 +74,9 @@ func TestANodeSaysEverythingThatItLacks(t *testing.T) {
 
 func TestACheckpointIsRefusedWhereItDoesNotFit(t *testing.T) {
 	t.Parallel()
-	// 1 GiB/s to the disk, 512 MiB/s to the store: 4 GiB take (4 + 8) s and half as much again.
-	room := transparent.Room{Disk: 100 * gib, Memory: 100 * gib, Dump: gib, Send: gib / 2, Time: 18 * time.Second}
+	// 1 GiB/s to the disk, 512 MiB/s to the store: 4 GiB take (4 + 8) s and half as much again, and
+	// 2 s for all else.
+	room := transparent.Room{Disk: 100 * gib, Memory: 100 * gib, Dump: gib, Send: gib / 2, Time: 20 * time.Second}
 	with := func(change func(*transparent.Room)) transparent.Room {
 		r := room
 		change(&r)
@@ -89,7 +90,7 @@ func TestACheckpointIsRefusedWhereItDoesNotFit(t *testing.T) {
 	}{
 		"it just fits": {room: room, container: small},
 		"a second too late": {
-			room: with(func(r *transparent.Room) { r.Time = 17 * time.Second }), container: small, want: "4.0 GiB of memory would take 18s"},
+			room: with(func(r *transparent.Room) { r.Time = 19 * time.Second }), container: small, want: "4.0 GiB of memory would take 20s"},
 		"the deadline has passed": {
 			room: with(func(r *transparent.Room) { r.Time = -time.Second }), container: transparent.Container{Memory: 1}, want: "-1s are left"},
 		"the store has not been measured": {
@@ -101,7 +102,7 @@ func TestACheckpointIsRefusedWhereItDoesNotFit(t *testing.T) {
 		"the memory of a GPU must fit into the node's": {
 			room: with(func(r *transparent.Room) { r.Memory = 2 * gib }), container: transparent.Container{Memory: gib, GPUs: []transparent.GPU{{Memory: 3 * gib}}}, want: "3.0 GiB of GPU memory"},
 		"an absurd size is no overflow": {
-			room: with(func(r *transparent.Room) { r.Disk, r.Dump = 1<<62, 1e-300 }), container: small, want: "would take 24h"},
+			room: with(func(r *transparent.Room) { r.Disk, r.Dump = 1<<62, 1e-300 }), container: small, want: "would take 24h0m2s"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
