@@ -113,7 +113,7 @@ func TestOnANoticeTheContainerIsCheckpointedWhereTheNodeCanAndTimeIsEnough(t *te
 			runtime: &runtimeWithCRIU{node: able, memory: 1 << 20, err: errors.New("criu failed: type NOTIFY errno 0")}, window: 30 * time.Second,
 			want: "Warning ContainerNotCheckpointed criu failed: type NOTIFY errno 0"},
 		"the runtime hangs": {
-			runtime: &runtimeWithCRIU{node: able, memory: 1 << 20, hangs: true}, window: 4 * time.Second,
+			runtime: &runtimeWithCRIU{node: able, memory: 1 << 20, hangs: true}, window: 10 * time.Second,
 			want: "Warning ContainerNotCheckpointed context deadline exceeded"},
 	} {
 		t.Run(name, func(t *testing.T) {
