@@ -46,6 +46,7 @@ type config struct {
 	namespace       string
 	kubeletRoot     string
 	containerSocket string
+	containers      bool
 	stateDir        string
 	telemetry       string
 	dcgm            string
@@ -80,6 +81,7 @@ func (c *config) flags(f *pflag.FlagSet) {
 	f.StringVar(&c.namespace, "namespace", env("POD_NAMESPACE", "spotbench-system"), "namespace of the agents' Lease (env POD_NAMESPACE)")
 	f.StringVar(&c.kubeletRoot, "kubelet-root", "/var/lib/kubelet", "the kubelet's directory")
 	f.StringVar(&c.containerSocket, "container-runtime", "/run/containerd/containerd.sock", "socket of the container runtime")
+	f.BoolVar(&c.containers, "container-checkpoints", false, "on a notice also checkpoint the whole container with its memory, by the container runtime and CRIU, where the node can and the time is enough")
 	f.StringVar(&c.stateDir, "state-dir", "/var/lib/spotbench", "directory for records that the catalog does not have yet")
 	f.StringVar(&c.telemetry, "telemetry", telemetryAuto, "how the GPUs are read: "+strings.Join(telemetrySettings, ", ")+" (auto: DCGM where it is, else NVML)")
 	f.StringVar(&c.dcgm, "dcgm", "", "DCGM's host engine: tcp://host:port or unix:///path of one that runs, embedded, or start (default: the one at "+dcgm.DefaultAddress+" if it is there, else embedded)")
@@ -135,12 +137,6 @@ func (c *config) validate() error {
 	}
 	if u, err := url.Parse(c.catalog); c.catalog != "" && (err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "") {
 		wrong("--catalog %q is no URL; give for example https://api-service.model-catalog.svc:8000", c.catalog)
-	}
-	if c.maxAge < 0 {
-		wrong("--max-age %s: give a positive duration such as 168h, or 0 for any age", c.maxAge)
-	}
-	if _, err := c.uploadBytes(); err != nil {
-		wrong("--upload-limit %q: %v; give bytes a second such as 200Mi", c.uploadLimit, err)
 	}
 	if u, err := url.Parse(c.catalog); c.catalogToken != "" && err == nil && u.Scheme == "http" {
 		wrong("--catalog %q would send the token unencrypted; use https", c.catalog)

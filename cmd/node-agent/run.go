@@ -27,6 +27,7 @@ import (
 	"github.com/spotbench/spotbench/pkg/agent/cri"
 	"github.com/spotbench/spotbench/pkg/agent/delivery"
 	"github.com/spotbench/spotbench/pkg/agent/spool"
+	"github.com/spotbench/spotbench/pkg/agent/transparent"
 	"github.com/spotbench/spotbench/pkg/checkpoint"
 	"github.com/spotbench/spotbench/pkg/interruption"
 	"github.com/spotbench/spotbench/pkg/interruption/endpoint"
@@ -116,6 +117,9 @@ func run(ctx context.Context, c config, log *slog.Logger) error {
 		return fmt.Errorf("what an earlier agent held: %w", err)
 	}
 	settings := agent.Config{Node: c.node, KubeletRoot: c.kubeletRoot, HoldDir: hold, JournalDir: filepath.Join(c.stateDir, "pods"), MaintenanceLead: c.maintenanceLead}
+	if c.containers {
+		settings.Memories = memories{containers}
+	}
 	var workflows *workflow.Keeper
 	if err := workflow.CheckNode(c.node); err != nil && c.workflows {
 		log.Warn("no workflow is suspended on a notice to this node", "error", err)
@@ -178,6 +182,18 @@ func run(ctx context.Context, c config, log *slog.Logger) error {
 	err = group.Wait()
 	log.Info("stopped", "recordsWaiting", queue.Len())
 	return err
+}
+
+// memories checkpoints containers by the runtime, and CRIU that the node has.
+type memories struct{ *cri.Runtime }
+
+func (m memories) Node(ctx context.Context) (transparent.Node, error) {
+	node, err := transparent.Look(ctx, transparent.HostRoot)
+	if err != nil {
+		return node, err
+	}
+	node.Runtime, node.Version, err = m.Version(ctx)
+	return node, err
 }
 
 // handle acts on an event. A cloud that waits for an answer gets it only when nothing

@@ -156,7 +156,9 @@ func interpose(ctx context.Context, host string) error {
 		return err
 	}
 	store.serve(listener)
-	patch := fmt.Sprintf(`{"spec":{"updateStrategy":{"rollingUpdate":{"maxUnavailable":"100%%"}},"template":{"spec":{"containers":[{"name":"node-agent","env":[{"name":"SPOTBENCH_STORE","value":%q}]}]}}}}`,
+	// Container checkpoints are on in all tests: where they are refused, and where they
+	// are not, nothing else may suffer.
+	patch := fmt.Sprintf(`{"spec":{"updateStrategy":{"rollingUpdate":{"maxUnavailable":"100%%"}},"template":{"spec":{"containers":[{"name":"node-agent","env":[{"name":"SPOTBENCH_STORE","value":%q},{"name":"SPOTBENCH_CONTAINER_CHECKPOINTS","value":"true"}]}]}}}}`,
 		storeURL(listener.Addr().String()))
 	if _, err := stage.Client.AppsV1().DaemonSets("spotbench-system").Patch(ctx, "node-agent", types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{}); err != nil {
 		return err

@@ -64,6 +64,8 @@ type Config struct {
 	InstanceInterval time.Duration
 	// Workflows suspends the workflows of interrupted pods; nil where none can be.
 	Workflows Workflows
+	// Memories makes checkpoints of whole containers on a notice; nil turns that off.
+	Memories Memories
 }
 
 func (c *Config) setDefaults() {
@@ -96,6 +98,7 @@ type Agent struct {
 	evictions   *semaphore.Weighted
 	awaited     atomic.Int32 // pods that are waited for to stop
 	journal     journal
+	memories    memories
 	log         *slog.Logger
 
 	mu        sync.Mutex
@@ -160,6 +163,9 @@ func (a *Agent) Run(ctx context.Context) error {
 		close(a.synced)
 		a.log.Info("watching the pods of this node")
 		a.settleLeftovers(ctx)
+	}
+	if a.cfg.Memories != nil {
+		a.living.Go(func() { a.lookForMemories(ctx) })
 	}
 	a.reportInstance(ctx)
 	<-ctx.Done()

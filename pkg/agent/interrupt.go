@@ -75,6 +75,7 @@ func (w *workload) interrupt(ctx context.Context, n interruption.Notice, h *hold
 		}
 	}
 
+	w.saveMemory(ctx, plan, n.ID)
 	if !h.retries(ctx, pod.Name) && w.stay(ctx, plan) {
 		record.WorkLostSeconds, record.Outcome = new(float64), outcomeSaved
 		w.record(n.ID, record)

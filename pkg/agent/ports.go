@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/spotbench/spotbench/pkg/agent/transparent"
 	"github.com/spotbench/spotbench/pkg/checkpoint"
 	"github.com/spotbench/spotbench/pkg/telemetry"
 	"github.com/spotbench/spotbench/pkg/telemetry/monitor"
@@ -29,6 +30,16 @@ type Containers interface {
 	Exec(ctx context.Context, podUID, container string, command []string) error
 	Signal(ctx context.Context, podUID, container string, signal syscall.Signal) error
 	Stop(ctx context.Context, podUID, container string, grace time.Duration) error
+}
+
+// Memories checkpoints containers with all that they have in memory, without their help.
+type Memories interface {
+	// Node is what the node has of what it takes.
+	Node(ctx context.Context) (transparent.Node, error)
+	// Memory is how many bytes a container's processes have in use.
+	Memory(ctx context.Context, podUID, container string) (int64, error)
+	// Checkpoint writes a container's checkpoint to a file; the container goes on.
+	Checkpoint(ctx context.Context, podUID, container, to string) error
 }
 
 // Telemetry knows what a pod's GPUs did.

@@ -38,6 +38,11 @@ func (w *workload) periodic(ctx context.Context) {
 	} else if len(pruned.Generations) > 0 || pruned.Chunks > 0 {
 		w.log.Debug("old checkpoints are removed", "generations", pruned.Generations, "chunks", pruned.Chunks, "bytes", pruned.Bytes)
 	}
+	if w.a.cfg.Memories != nil {
+		if _, err := w.a.checkpoints.Prune(ctx, MemoryRun(w.run), false); err != nil {
+			w.log.Warn("old checkpoints of the container could not be removed", "error", err)
+		}
+	}
 }
 
 // begin says whether a periodic checkpoint or a restore may be made now, and keeps what
@@ -102,6 +107,7 @@ func (w *workload) save(ctx context.Context, dir string, o checkpoint.SaveOption
 	took := time.Since(start)
 	w.a.metrics.checkpointSeconds.Observe(took.Seconds())
 	w.a.metrics.checkpointBytes.Add(float64(saved.Uploaded))
+	w.a.memories.sent(saved.Uploaded, took)
 	w.mu.Lock()
 	w.lastSave, w.newest = took, saved.Generation
 	w.mu.Unlock()

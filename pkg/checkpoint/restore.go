@@ -12,6 +12,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -295,12 +296,7 @@ func (s *Store) writeFiles(ctx context.Context, m manifest, stage *os.Root) erro
 				err := groupCtx.Err()
 				if err == nil {
 					err = fetch.chunk(groupCtx, c, func(data []byte) error {
-						if _, err := f.WriteAt(data, at); err != nil {
-							return err
-						}
-						// The disk begins now, so that there is less to wait for at the end.
-						_ = unix.SyncFileRange(int(f.Fd()), at, int64(len(data)), unix.SYNC_FILE_RANGE_WRITE)
-						return nil
+						return file.write(data, at)
 					})
 				}
 				if err != nil {
@@ -320,6 +316,20 @@ type unfinished struct {
 	stage *os.Root
 	entry entry
 	left  atomic.Int64
+	// writing is held by who writes: the kernel lets one at a time, and the others
+	// would wait for it by spinning, while there are chunks to be checked.
+	writing sync.Mutex
+}
+
+func (u *unfinished) write(data []byte, at int64) error {
+	u.writing.Lock()
+	defer u.writing.Unlock()
+	if _, err := u.WriteAt(data, at); err != nil {
+		return err
+	}
+	// The disk begins now, so that there is less to wait for at the end.
+	_ = unix.SyncFileRange(int(u.Fd()), at, int64(len(data)), unix.SYNC_FILE_RANGE_WRITE)
+	return nil
 }
 
 // done finishes the file after its last chunk.

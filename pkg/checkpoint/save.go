@@ -30,6 +30,8 @@ type memory struct {
 	// held are the same for the files of the directory that Hold made.
 	held    map[fileID][]chunk
 	heldDir string
+	// tags are those of the chunks of the last Save, by digest.
+	tags map[string]tag
 	// damaged are the names of chunks that were found so, and are to be sent again.
 	damaged map[string]bool
 	// whole says that the last Save left nothing in the store but what its manifest
@@ -118,7 +120,7 @@ func (s *Store) save(ctx context.Context, run, dir string, o SaveOptions) (Saved
 	remembered := s.recall(run)
 	s.update(run, func(m *memory) { m.whole = false })
 	u := &upload{store: s, run: run, root: root, seal: seal, share: s.shares.join(o.Urgent), urgent: o.Urgent, timestamped: mayRemember(root),
-		read: remembered.files, held: remembered.held, now: map[fileID][]chunk{}, mine: map[string]chunk{}}
+		read: remembered.files, held: remembered.held, now: map[fileID][]chunk{}, mine: map[string]chunk{}, tags: map[string]tag{}, tagged: remembered.tags}
 	defer u.share.leave()
 	if remembered.heldDir != dir {
 		u.held = nil
@@ -134,7 +136,7 @@ func (s *Store) save(ctx context.Context, run, dir string, o SaveOptions) (Saved
 		return Saved{}, cmp.Or(cause(ctx), err)
 	}
 	s.update(run, func(m *memory) {
-		m.files, m.whole = u.now, true
+		m.files, m.whole, m.tags = u.now, true, u.tags
 		for digest := range u.mine {
 			delete(m.damaged, digest)
 		}

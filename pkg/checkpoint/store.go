@@ -101,6 +101,7 @@ type Store struct {
 	shares    *shares
 	chunks    codec
 	manifests codec
+	tags      tagger
 
 	mu   sync.Mutex
 	runs map[string]memory
@@ -124,6 +125,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	s := &Store{keep: o.Keep, maxAge: o.MaxAge, key: o.Key, shares: newShares(o.UploadLimit), runs: map[string]memory{}}
 	if s.keep == 0 {
 		s.keep = DefaultKeep
+	}
+	if s.tags, err = newTagger(); err != nil {
+		return nil, err
 	}
 	if s.chunks, err = newCodec(maxChunk); err != nil {
 		return nil, err

@@ -5,8 +5,10 @@ package checkpoint
 import (
 	"cmp"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"path"
@@ -37,9 +39,12 @@ type upload struct {
 	orphans map[string]object  // by name: sent by a Save that was cut short
 	before  map[string][]chunk // by path: how files were cut in the generation before
 
+	tagged map[string]tag // by digest: from the Save before
+
 	mu   sync.Mutex
 	mine map[string]chunk   // what this Save has sent or found sent
 	now  map[fileID][]chunk // for the next Save
+	tags map[string]tag     // for the next Save
 }
 
 // buildOn finds what need not be sent: the chunks of the generation before, and those
@@ -173,7 +178,19 @@ func (u *upload) known(id fileID) ([]chunk, bool) {
 		return nil, false
 	}
 	u.now[id] = chunks
+	for _, c := range chunks {
+		if t, ok := u.tagged[c.Digest]; ok {
+			u.tags[c.Digest] = t
+		}
+	}
 	return chunks, true
+}
+
+// keepTag keeps a chunk's tag for the next Save.
+func (u *upload) keepTag(digest string, t tag) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.tags[digest] = t
 }
 
 // has says whether the generation before has left a chunk in the store.
@@ -245,8 +262,7 @@ func (u *upload) compare(ctx context.Context, f *os.File, size int64, old []chun
 		}
 		group.Go(func() error {
 			defer u.share.release()
-			digest, err := u.seal.digestOf(f, at, c.Size)
-			if err != nil || digest != c.Digest {
+			if is, err := u.is(f, at, c); err != nil || !is {
 				return err
 			}
 			mu.Lock()
@@ -256,6 +272,31 @@ func (u *upload) compare(ctx context.Context, f *os.File, size int64, old []chun
 		})
 	}
 	return same, group.Wait()
+}
+
+// is says whether a chunk's content is at an offset of f: by its tag if the Save before
+// has left that, or else by its digest.
+func (u *upload) is(f *os.File, at int64, c chunk) (bool, error) {
+	content := io.NewSectionReader(f, at, c.Size)
+	if known, ok := u.tagged[c.Digest]; ok {
+		t, n, err := u.store.tags.read(content, io.Discard)
+		if err != nil || n < c.Size || t != known {
+			return false, err
+		}
+		u.keepTag(c.Digest, t)
+		return true, nil
+	}
+	if u.urgent {
+		digest, err := u.seal.digestOf(f, at, c.Size)
+		return digest == c.Digest, err
+	}
+	h := u.seal.hash()
+	t, n, err := u.store.tags.read(content, h)
+	if err != nil || n < c.Size || hex.EncodeToString(h.Sum(nil)) != c.Digest {
+		return false, err
+	}
+	u.keepTag(c.Digest, t)
+	return true, nil
 }
 
 func flat(pointers []*chunk) []chunk {
@@ -269,6 +310,9 @@ func flat(pointers []*chunk) []chunk {
 // send stores a chunk, unless the store has it.
 func (u *upload) send(ctx context.Context, data []byte) (chunk, error) {
 	digest := u.seal.digest(data)
+	if !u.urgent {
+		u.keepTag(digest, u.store.tags.of(data))
+	}
 	c, known := u.find(digest, int64(len(data)))
 	if known {
 		return c, nil

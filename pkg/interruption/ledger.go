@@ -31,6 +31,9 @@ type Answer struct {
 	// Partial says that some of the answer was not understood: what is missing may be
 	// in that part.
 	Partial bool
+	// ClockAhead is how far the cloud's clock is ahead of this machine's. Deadlines are
+	// said by the one and kept by the other.
+	ClockAhead time.Duration
 }
 
 const (
@@ -58,7 +61,8 @@ type question struct {
 
 // held is a notice in force.
 type held struct {
-	notice  Notice
+	notice  Notice        // with its deadline by the cloud's clock
+	ahead   time.Duration // of that clock, when the notice was seen first
 	absent  int
 	changes int // how often its deadline was set anew
 	// Another deadline than the notice's, and since when it has been given.
@@ -94,23 +98,24 @@ func (l *Ledger) Answered(now time.Time, answer Answer, emit func(Event)) {
 		h := q.held[s.Key]
 		if h == nil {
 			s.Notice.SeenAt = now
-			q.held[s.Key] = &held{notice: s.Notice}
-			emit(Event{Notice: s.Notice})
+			h = &held{notice: s.Notice, ahead: answer.ClockAhead}
+			q.held[s.Key] = h
+			emit(h.event(false))
 			continue
 		}
 		h.absent = 0
 		if !h.rescheduled(now, s) {
 			continue
 		}
-		emit(Event{Notice: h.notice, Withdrawn: true})
+		emit(h.event(true))
 		h.changes++
 		s.Notice.SeenAt = now
 		s.Notice.ID = fmt.Sprintf("%s-%d", s.Notice.ID, h.changes+1)
 		if s.Begun {
 			s.Notice.Deadline = time.Time{}
 		}
-		h.notice, h.other = s.Notice, time.Time{}
-		emit(Event{Notice: h.notice})
+		h.notice, h.ahead, h.other = s.Notice, answer.ClockAhead, time.Time{}
+		emit(h.event(false))
 	}
 	if answer.Partial {
 		q.clear = 0
@@ -126,17 +131,30 @@ func (l *Ledger) Answered(now time.Time, answer Answer, emit func(Event)) {
 			continue
 		}
 		delete(q.held, key)
-		emit(Event{Notice: h.notice, Withdrawn: true})
+		emit(h.event(true))
 	}
 	if q.clear++; taking {
 		q.clear = 0
 	}
 }
 
+// event is the notice with its deadline by this machine's clock.
+func (h *held) event(withdrawn bool) Event {
+	return Event{Notice: h.local(), Withdrawn: withdrawn}
+}
+
+func (h *held) local() Notice {
+	n := h.notice
+	if !n.Deadline.IsZero() {
+		n.Deadline = n.Deadline.Add(-h.ahead)
+	}
+	return n
+}
+
 // rescheduled reports whether the notice in force has got another deadline for good.
 func (h *held) rescheduled(now time.Time, s Sighting) bool {
 	n := s.Notice
-	if s.Begun && h.notice.Deadline.Sub(now) >= moved {
+	if s.Begun && h.local().Deadline.Sub(now) >= moved {
 		return true // a neighbour that shares the event has let it go ahead
 	}
 	if n.Kind != KindMaintenance || n.Deadline.IsZero() || n.Deadline.Sub(h.notice.Deadline).Abs() < moved {

@@ -162,3 +162,31 @@ func TestTheLedgersChangesAddUp(t *testing.T) {
 		}
 	})
 }
+
+func TestADeadlineIsKeptByThisMachinesClock(t *testing.T) {
+	// The cloud's clock is ten minutes ahead, give or take what a Date leaves open.
+	const ahead = 10 * time.Minute
+	reboot := sighting("reboot", interruption.KindMaintenance, 600)
+	ledger := interruption.NewLedger(asked)
+	var events []interruption.Event
+	answer := func(at time.Duration, ahead time.Duration, s ...interruption.Sighting) {
+		ledger.Answered(noon.Add(at), interruption.Answer{Question: asked, Sightings: s, Explicit: true, ClockAhead: ahead}, func(e interruption.Event) { events = append(events, e) })
+	}
+	answer(0, ahead, reboot)
+	answer(10*time.Second, ahead+time.Second, reboot)
+	answer(20*time.Second, 0, reboot) // the clock was set right meanwhile: a deadline is not moved by that
+	answer(30*time.Second, 0, begun(reboot))
+	answer(40*time.Second, 0)
+	var got []string
+	for _, e := range events {
+		at := "-"
+		if !e.Deadline.IsZero() {
+			at = e.Deadline.Sub(noon).String()
+		}
+		got = append(got, fmt.Sprint(at, " ", e.Withdrawn))
+	}
+	want := []string{"9h50m0s false", "9h50m0s true", "- false", "- true"}
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("deadlines after noon, and withdrawals: %v, want %v", got, want)
+	}
+}

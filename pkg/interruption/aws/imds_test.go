@@ -73,6 +73,29 @@ func TestATimeThatMovesForHoursIsOneNotice(t *testing.T) {
 	}
 }
 
+func TestADeadlineIsRightOnAMachineWhoseClockIsWrong(t *testing.T) {
+	for name, off := range map[string]time.Duration{"behind": 10 * time.Minute, "ahead": -5 * time.Minute, "right": 0} {
+		t.Run(name, func(t *testing.T) {
+			s := newInstance()
+			s.breakWith(func(w http.ResponseWriter, r *http.Request) bool {
+				there := time.Now().Add(off).UTC()
+				w.Header().Set("Date", there.Format(http.TimeFormat))
+				if r.URL.Path == spot {
+					fmt.Fprintf(w, `{"action":"terminate","time":%q}`, there.Add(2*time.Minute).Format(time.RFC3339))
+				}
+				return r.URL.Path == spot
+			})
+			events := heard(t, s, func(*aws.Watcher) { time.Sleep(10 * time.Minute) })
+			if len(events) != 1 {
+				t.Fatalf("%d events, want one reclaim: %+v", len(events), events)
+			}
+			if left := events[0].Deadline.Sub(events[0].SeenAt); left < 117*time.Second || left > 122*time.Second {
+				t.Errorf("%s are left, want about two minutes", left)
+			}
+		})
+	}
+}
+
 func TestWhatEC2Announces(t *testing.T) {
 	tests := map[string]struct {
 		path, body string

@@ -164,7 +164,7 @@ func (w *Watcher) ask(ctx context.Context, q question, emit func(interruption.Ev
 	if err != nil {
 		return err
 	}
-	said := interruption.Answer{Question: q.path}
+	said := interruption.Answer{Question: q.path, ClockAhead: answer.ClockAhead()}
 	if answer.Status == http.StatusOK {
 		said.Sightings, err = q.read(w, answer.Body)
 		if err != nil && len(said.Sightings) == 0 {

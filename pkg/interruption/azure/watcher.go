@@ -159,7 +159,9 @@ func (w *Watcher) look(ctx context.Context, emit func(interruption.Event)) error
 	// the same number nothing can be missing.
 	changed := doc.incarnation != w.incarnation
 	w.incarnation, w.older = doc.incarnation, 0
-	w.ledger.Answered(now, w.answer(doc, changed, broken != nil), emit)
+	said := w.answer(doc, changed, broken != nil)
+	said.ClockAhead = answer.ClockAhead()
+	w.ledger.Answered(now, said, emit)
 	return broken
 }
 

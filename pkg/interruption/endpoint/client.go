@@ -78,6 +78,32 @@ type Answer struct {
 	Status int
 	Header http.Header
 	Body   []byte
+	// Received is when it was there, by this machine's clock.
+	Received time.Time
+}
+
+const (
+	// leastSkew is what a clock may be off without being taken for wrong: a Date has
+	// whole seconds and is made before it is read.
+	leastSkew = 3 * time.Second
+	// mostSkew is more than any machine's clock is off. A service that says so has the
+	// wrong one itself.
+	mostSkew = 24 * time.Hour
+)
+
+// ClockAhead is how far the clock of who answered is ahead of this machine's, by the
+// answer's Date; 0 if they agree, and if it has none that can be believed.
+func (a Answer) ClockAhead() time.Duration {
+	date, err := http.ParseTime(a.Header.Get("Date"))
+	if err != nil {
+		return 0
+	}
+	// A Date is cut to whole seconds: on the average half of one is missing.
+	ahead := date.Add(time.Second / 2).Sub(a.Received)
+	if ahead.Abs() < leastSkew || ahead.Abs() > mostSkew {
+		return 0
+	}
+	return ahead
 }
 
 // Unexpected is the error for an answer whose status the protocol does not foresee.
@@ -156,7 +182,7 @@ func (c *Client) Do(ctx context.Context, r Request) (Answer, error) {
 	if len(body) > maxBody {
 		return Answer{}, Errorf(TooLong, "%s %s: HTTP %d and more than %d bytes", r.Method, r.Path, resp.StatusCode, maxBody)
 	}
-	return Answer{Status: resp.StatusCode, Header: resp.Header, Body: body}, nil
+	return Answer{Status: resp.StatusCode, Header: resp.Header, Body: body, Received: time.Now()}, nil
 }
 
 // Get asks for path.
