@@ -15,6 +15,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/spotbench/spotbench/pkg/images"
 )
 
 // modes are the settings of --telemetry that are measured, if all settings are right.
@@ -82,8 +84,8 @@ type agentProcess struct {
 // startAgent builds the agent and starts it on the node.
 func (n *node) startAgent(ctx context.Context, flags ...string) (*agentProcess, error) {
 	binary := n.path("node-agent")
-	if out, err := exec.CommandContext(ctx, "go", "build", "-ldflags", "-s -w", "-o", binary, "./cmd/node-agent").CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("build the agent: %w\n%s", err, out)
+	if err := images.Compile(ctx, ".", "node-agent", "dev", binary); err != nil {
+		return nil, err
 	}
 	log, err := os.Create(n.path("agent.log"))
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -65,8 +66,16 @@ func runCommand() *cobra.Command {
 	return cmd
 }
 
+// garbage is the share of the memory in use that the agent lets go to waste before it
+// collects, in percent, unless GOGC says otherwise. Go's own is 100; the agent allocates
+// so little that half of it costs a thousandth of a core.
+const garbage = 50
+
 func run(ctx context.Context, c config, log *slog.Logger) error {
 	log.Info("starting", "version", version.String())
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(garbage)
+	}
 	klog.SetSlogLogger(log) // what client-go has to say
 	cluster, err := clusterConfig(c.kubeconfig)
 	if err != nil {
