@@ -16,9 +16,6 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/kubernetes/scheme"
-	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/record"
@@ -28,6 +25,7 @@ import (
 	"github.com/spotbench/spotbench/pkg/agent/cri"
 	"github.com/spotbench/spotbench/pkg/agent/delivery"
 	"github.com/spotbench/spotbench/pkg/agent/spool"
+	"github.com/spotbench/spotbench/pkg/apiserver"
 	"github.com/spotbench/spotbench/pkg/checkpoint"
 	"github.com/spotbench/spotbench/pkg/interruption"
 	"github.com/spotbench/spotbench/pkg/interruption/endpoint"
@@ -66,10 +64,9 @@ func runCommand() *cobra.Command {
 	return cmd
 }
 
-// garbage is the share of the memory in use that the agent lets go to waste before it
-// collects, in percent, unless GOGC says otherwise. Go's own is 100; the agent allocates
-// so little that half of it costs a thousandth of a core.
-const garbage = 50
+// garbage is the share of the memory in use that may go to waste before it is collected,
+// in percent, unless GOGC says otherwise. Go's own is 100.
+const garbage = 75
 
 func run(ctx context.Context, c config, log *slog.Logger) error {
 	log.Info("starting", "version", version.String())
@@ -81,7 +78,7 @@ func run(ctx context.Context, c config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	client, err := kubernetes.NewForConfig(cluster)
+	client, err := apiserver.New(cluster)
 	if err != nil {
 		return err
 	}
@@ -131,9 +128,9 @@ func run(ctx context.Context, c config, log *slog.Logger) error {
 	} else if c.workflows {
 		events := record.NewBroadcaster()
 		defer events.Shutdown()
-		events.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: client.CoreV1().Events("")})
+		events.StartRecordingToSink(client.Events())
 		workflows, err = workflow.NewKeeper(workflow.Config{Node: c.node, Namespace: c.namespace, Cluster: cluster, Metrics: registry, Log: log,
-			Events: events.NewRecorder(scheme.Scheme, corev1.EventSource{Component: agent.Component, Host: c.node})})
+			Events: events.NewRecorder(apiserver.Scheme, corev1.EventSource{Component: agent.Component, Host: c.node})})
 		if err != nil {
 			return fmt.Errorf("suspending workflows: %w", err)
 		}

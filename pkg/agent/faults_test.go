@@ -121,7 +121,7 @@ func (b *bench) restart() {
 		b.t.Fatal(err)
 	}
 	b.agent, err = New(Config{Node: "n1", KubeletRoot: b.base, HoldDir: filepath.Join(b.base, "hold"), JournalDir: filepath.Join(b.base, "journal"), FinalSaveWait: 300 * time.Millisecond},
-		b.client, b.store, b.containers, noTelemetry{}, queue, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+		FakeCluster{b.client}, b.store, b.containers, noTelemetry{}, queue, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		b.t.Fatal(err)
 	}

@@ -14,7 +14,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/kubernetes"
 
 	"github.com/spotbench/spotbench/pkg/benchspec"
 	"github.com/spotbench/spotbench/pkg/interruption"
@@ -22,7 +21,7 @@ import (
 
 // nodeObject is this node in the API: what the scheduler and people see of a notice.
 type nodeObject struct {
-	client kubernetes.Interface
+	client Cluster
 	name   string
 }
 
@@ -63,7 +62,7 @@ func (o nodeObject) GPUUnhealthy(ctx context.Context) (bool, error) {
 func (o nodeObject) tainted(ctx context.Context, key string) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	node, err := o.client.CoreV1().Nodes().Get(ctx, o.name, metav1.GetOptions{})
+	node, err := o.client.Nodes().Get(ctx, o.name, metav1.GetOptions{})
 	if err != nil {
 		return false, fmt.Errorf("read node %s: %w", o.name, err)
 	}
@@ -96,7 +95,7 @@ func (o nodeObject) SetGPUHealth(ctx context.Context, status corev1.ConditionSta
 	if err != nil {
 		return err
 	}
-	node, err := o.client.CoreV1().Nodes().Get(ctx, o.name, metav1.GetOptions{})
+	node, err := o.client.Nodes().Get(ctx, o.name, metav1.GetOptions{})
 	if err != nil {
 		return fmt.Errorf("read node %s: %w", o.name, err)
 	}
@@ -110,7 +109,7 @@ func (o nodeObject) SetGPUHealth(ctx context.Context, status corev1.ConditionSta
 // merge key, so it is replaced whole, and only if nobody changed the node meanwhile.
 func (o nodeObject) setTaint(ctx context.Context, key string, taint *corev1.Taint) error {
 	for {
-		node, err := o.client.CoreV1().Nodes().Get(ctx, o.name, metav1.GetOptions{})
+		node, err := o.client.Nodes().Get(ctx, o.name, metav1.GetOptions{})
 		if err != nil {
 			return fmt.Errorf("read node %s: %w", o.name, err)
 		}
@@ -130,7 +129,7 @@ func (o nodeObject) setTaint(ctx context.Context, key string, taint *corev1.Tain
 		if err != nil {
 			return err
 		}
-		_, err = o.client.CoreV1().Nodes().Patch(ctx, o.name, types.MergePatchType, patch, metav1.PatchOptions{})
+		_, err = o.client.Nodes().Patch(ctx, o.name, types.MergePatchType, patch, metav1.PatchOptions{})
 		if apierrors.IsConflict(err) {
 			continue
 		}
@@ -157,7 +156,7 @@ func (o nodeObject) patchCondition(ctx context.Context, kind corev1.NodeConditio
 	if err != nil {
 		return err
 	}
-	if _, err := o.client.CoreV1().Nodes().Patch(ctx, o.name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status"); err != nil {
+	if _, err := o.client.Nodes().Patch(ctx, o.name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status"); err != nil {
 		return fmt.Errorf("set the condition of node %s: %w", o.name, err)
 	}
 	return nil

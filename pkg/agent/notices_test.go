@@ -35,7 +35,7 @@ func newNode(t *testing.T, lead time.Duration) *node {
 		t.Fatal(err)
 	}
 	client := fake.NewSimpleClientset(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}})
-	a, err := agent.New(agent.Config{Node: "n1", HoldDir: t.TempDir(), JournalDir: t.TempDir(), MaintenanceLead: lead}, client, nil, nil, nil, queue,
+	a, err := agent.New(agent.Config{Node: "n1", HoldDir: t.TempDir(), JournalDir: t.TempDir(), MaintenanceLead: lead}, agent.FakeCluster{Clientset: client}, nil, nil, nil, queue,
 		prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)

@@ -7,6 +7,10 @@ import (
 	"syscall"
 	"time"
 
+	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/client-go/tools/record"
+
+	"github.com/spotbench/spotbench/pkg/apiserver"
 	"github.com/spotbench/spotbench/pkg/checkpoint"
 	"github.com/spotbench/spotbench/pkg/telemetry"
 	"github.com/spotbench/spotbench/pkg/telemetry/monitor"
@@ -29,6 +33,14 @@ type Containers interface {
 	Exec(ctx context.Context, podUID, container string, command []string) error
 	Signal(ctx context.Context, podUID, container string, signal syscall.Signal) error
 	Stop(ctx context.Context, podUID, container string, grace time.Duration) error
+}
+
+// Cluster is the API server; apiserver.Client is one.
+type Cluster interface {
+	Nodes() apiserver.Nodes
+	Pods(namespace string) apiserver.Pods
+	Evict(ctx context.Context, e *policyv1.Eviction) error
+	Events() record.EventSink
 }
 
 // Telemetry knows what a pod's GPUs did.
