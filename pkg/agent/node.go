@@ -25,7 +25,8 @@ type nodeObject struct {
 	name   string
 }
 
-// Warn taints the node and sets its condition. It may be repeated.
+// Warn taints the node, takes it out of external load balancers and sets its condition. It
+// may be repeated.
 func (o nodeObject) Warn(ctx context.Context, n interruption.Notice) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
@@ -105,8 +106,27 @@ func (o nodeObject) SetGPUHealth(ctx context.Context, status corev1.ConditionSta
 	return o.patchCondition(ctx, benchspec.ConditionGPUHealthy, status, reason, message, changed)
 }
 
-// setTaint replaces our taint of a key, or removes it for nil. The list of taints has no
-// merge key, so it is replaced whole, and only if nobody changed the node meanwhile.
+// excluded says whose the exclusion from load balancers is: a label that somebody else set
+// has another value and stays as it is.
+const excluded = "spotbench"
+
+// balancing is what a patch of the node's labels must say, so that external load balancers
+// leave out the node with the taint of a notice and take in the one without.
+func balancing(node *corev1.Node, key string, taint *corev1.Taint) map[string]any {
+	value, found := node.Labels[corev1.LabelNodeExcludeBalancers]
+	switch {
+	case key != benchspec.TaintInterruption:
+	case taint != nil && !found:
+		return map[string]any{corev1.LabelNodeExcludeBalancers: excluded}
+	case taint == nil && value == excluded:
+		return map[string]any{corev1.LabelNodeExcludeBalancers: nil}
+	}
+	return nil
+}
+
+// setTaint replaces our taint of a key, or removes it for nil, with what goes with it. The
+// list of taints has no merge key, so it is replaced whole, and only if nobody changed the
+// node meanwhile.
 func (o nodeObject) setTaint(ctx context.Context, key string, taint *corev1.Taint) error {
 	for {
 		node, err := o.client.Nodes().Get(ctx, o.name, metav1.GetOptions{})
@@ -117,15 +137,17 @@ func (o nodeObject) setTaint(ctx context.Context, key string, taint *corev1.Tain
 		if taint != nil {
 			taints = append(taints, *taint)
 		}
-		if slices.EqualFunc(taints, node.Spec.Taints, func(x, y corev1.Taint) bool {
+		labels := balancing(node, key, taint)
+		if labels == nil && slices.EqualFunc(taints, node.Spec.Taints, func(x, y corev1.Taint) bool {
 			return x.MatchTaint(&y) && x.Value == y.Value
 		}) {
 			return nil
 		}
-		patch, err := json.Marshal(map[string]any{
-			"metadata": map[string]any{"resourceVersion": node.ResourceVersion},
-			"spec":     map[string]any{"taints": taints},
-		})
+		metadata := map[string]any{"resourceVersion": node.ResourceVersion}
+		if labels != nil { // null would take all of them away
+			metadata["labels"] = labels
+		}
+		patch, err := json.Marshal(map[string]any{"metadata": metadata, "spec": map[string]any{"taints": taints}})
 		if err != nil {
 			return err
 		}
