@@ -166,8 +166,10 @@ func run(ctx context.Context, c config, log *slog.Logger) error {
 	}
 	group.Go(func() error {
 		watcher.Run(ctx, func(event interruption.Event) {
-			a.Heed(event)
-			group.Go(func() error { handle(ctx, a, watcher, c.acknowledge, event, log); return nil })
+			for _, event := range followed(event, c.leaveOnRebalance) {
+				a.Heed(event)
+				group.Go(func() error { handle(ctx, a, watcher, c.acknowledge, event, log); return nil })
+			}
 		})
 		return nil
 	})
@@ -184,6 +186,21 @@ func run(ctx context.Context, c config, log *slog.Logger) error {
 	err = group.Wait()
 	log.Info("stopped", "recordsWaiting", queue.Len())
 	return err
+}
+
+// leaveWithin is the time that pods get to leave a machine that the cloud advises to leave.
+const leaveWithin = 2 * time.Minute
+
+// followed are the events to act upon: the cloud's, and where its recommendation to leave
+// the machine is to be followed, the end of the machine for its pods.
+func followed(event interruption.Event, leaveOnRebalance bool) []interruption.Event {
+	if !leaveOnRebalance || event.Kind != interruption.KindRebalance {
+		return []interruption.Event{event}
+	}
+	leave := event
+	leave.ID += "-leave"
+	leave.CloudID, leave.Kind, leave.Action, leave.Deadline = "", interruption.KindTermination, "rebalance", event.SeenAt.Add(leaveWithin)
+	return []interruption.Event{event, leave}
 }
 
 // handle acts on an event. A cloud that waits for an answer gets it only when nothing
