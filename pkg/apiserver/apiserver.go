@@ -36,12 +36,14 @@ var Scheme = func() *runtime.Scheme {
 	return s
 }()
 
-// Nodes and Pods are what the agent does with them; the generated clients can do it, too.
+// What the agent does with objects; the generated clients can do it, too.
 type (
+	// Nodes are read and patched.
 	Nodes interface {
 		Get(ctx context.Context, name string, o metav1.GetOptions) (*corev1.Node, error)
 		Patch(ctx context.Context, name string, form types.PatchType, data []byte, o metav1.PatchOptions, subresources ...string) (*corev1.Node, error)
 	}
+	// Pods are watched, patched and deleted.
 	Pods interface {
 		Get(ctx context.Context, name string, o metav1.GetOptions) (*corev1.Pod, error)
 		List(ctx context.Context, o metav1.ListOptions) (*corev1.PodList, error)
@@ -49,6 +51,7 @@ type (
 		Patch(ctx context.Context, name string, form types.PatchType, data []byte, o metav1.PatchOptions, subresources ...string) (*corev1.Pod, error)
 		Delete(ctx context.Context, name string, o metav1.DeleteOptions) error
 	}
+	// Leases are made and kept.
 	Leases interface {
 		Get(ctx context.Context, name string, o metav1.GetOptions) (*coordinationv1.Lease, error)
 		Create(ctx context.Context, lease *coordinationv1.Lease, o metav1.CreateOptions) (*coordinationv1.Lease, error)

@@ -44,9 +44,11 @@ const (
 // openGCS finds the credentials as every client of Google's does. STORAGE_EMULATOR_HOST
 // names an emulator, which takes none.
 func openGCS(ctx context.Context, bucket string) (gcs, error) {
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.MaxIdleConnsPerHost = 16
-	transport.DisableCompression = true // what is stored is compressed already
+	transport := &http.Transport{
+		Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true, TLSHandshakeTimeout: 10 * time.Second,
+		MaxIdleConnsPerHost: 16, IdleConnTimeout: 90 * time.Second,
+		DisableCompression: true, // what is stored is compressed already
+	}
 	if emulator := os.Getenv("STORAGE_EMULATOR_HOST"); emulator != "" {
 		if !strings.Contains(emulator, "://") {
 			emulator = "http://" + emulator

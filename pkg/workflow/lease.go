@@ -110,7 +110,7 @@ func (l *lease) fill(of *coordinationv1.Lease, now metav1.MicroTime) {
 		}
 		of.Spec.HolderIdentity, of.Spec.AcquireTime, of.Spec.LeaseTransitions = &l.identity, &now, &transitions
 	}
-	seconds := int32(l.terms.duration / time.Second)
+	seconds := int32(l.terms.duration.Seconds())
 	of.Spec.LeaseDurationSeconds, of.Spec.RenewTime = &seconds, &now
 }
 
