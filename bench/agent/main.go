@@ -31,10 +31,14 @@ polls for notices, tells a catalog and is scraped every 15 s:
   cloud        a metadata service that has no notice
   catalog      an HTTP server that takes every record
 
-  RSS    resident set, once a second; p50 and largest of the time after -settle. What is
-         not anonymous are pages of the program's file, which the kernel takes back at need
+  RSS    resident set (VmRSS), once a second; p50 and largest of the time after -settle. It is
+         the sum of anonymous memory (RssAnon) and of pages of the program's and its
+         libraries' files (RssFile), which the kernel takes back at need. It maps all that
+         lies around a page that is used, so nearly the whole file counts
   CPU    user and system time of the process over that time, as a share of one core
   growth least-squares slope of the RSS over that time
+
+A second table has the same for each sixth of that time.
 
 Then it gives an agent -notices notices, one after the other, through the real
 amazon-ec2-metadata-mock, each to -notice-pods new pods with -state MiB of state each that
@@ -140,15 +144,30 @@ type results struct {
 func (all results) print(out io.Writer, s settings) error {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	if len(all.Footprint) > 0 {
-		fmt.Fprintln(table, "telemetry\tGPUs\tpods\tsampled every\tfor\tRSS p50\tof it anonymous\tRSS largest\tRSS growth\tCPU\tgoroutines\tseries\t")
+		fmt.Fprintln(table, "telemetry\tGPUs\tpods\tsampled every\tfor\tRSS p50\tof it anonymous\tof it files\tRSS largest\tRSS growth\tCPU\tgoroutines\tseries\t")
 		for _, r := range all.Footprint {
-			fmt.Fprintf(table, "%s\t%d\t%d\t%s\t%s\t%.1f MiB\t%.1f MiB\t%.1f MiB\t%+.2f MiB/h\t%.2f %%\t%d → %d\t%d → %d\t\n", r.Telemetry, s.gpus, s.pods, s.sample, s.duration,
-				r.RSSP50MiB, r.AnonP50MiB, r.RSSMaxMiB, r.RSSGrowthMiBPerHour, r.CPUPercent, r.GoroutinesFirst, r.GoroutinesLast, r.SeriesFirst, r.SeriesLast)
+			fmt.Fprintf(table, "%s\t%d\t%d\t%s\t%s\t%.1f MiB\t%.1f MiB\t%.1f MiB\t%.1f MiB\t%+.2f MiB/h\t%.2f %%\t%d → %d\t%d → %d\t\n", r.Telemetry, s.gpus, s.pods, s.sample, s.duration,
+				r.RSSP50MiB, r.AnonP50MiB, r.FileP50MiB, r.RSSMaxMiB, r.RSSGrowthMiBPerHour, r.CPUPercent, r.GoroutinesFirst, r.GoroutinesLast, r.SeriesFirst, r.SeriesLast)
 		}
-		fmt.Fprintf(table, "goal\t\t\t\t\t\t\t%d MiB\t0\t%d %%\t\t\t\n", goalMiB, goalCPU)
+		fmt.Fprintf(table, "goal\t\t\t\t\t\t\t\t%d MiB\t0\t%d %%\t\t\t\n", goalMiB, goalCPU)
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	if len(all.Footprint) > 0 {
+		fmt.Fprintln(table, "\ntelemetry\tuntil\tRSS p50\tof it anonymous\tof it files\tRSS largest\tCPU\t")
+		for _, r := range all.Footprint {
+			for _, part := range r.Course {
+				fmt.Fprintf(table, "%s\t%s\t%.1f MiB\t%.1f MiB\t%.1f MiB\t%.1f MiB\t%.2f %%\t\n", r.Telemetry, time.Duration(part.UntilSeconds)*time.Second,
+					part.RSSP50MiB, part.AnonP50MiB, part.FileP50MiB, part.RSSMaxMiB, part.CPUPercent)
+			}
+		}
+		if err := table.Flush(); err != nil {
+			return err
+		}
 	}
 	if r := all.Notices; r != nil {
-		fmt.Fprintln(table, "provider\tpoll interval\tnotices\tpods each\tstate of each\tnotice → taint p50\tp99\tnotice → checkpoint p50\tp99\t")
+		fmt.Fprintln(table, "\nprovider\tpoll interval\tnotices\tpods each\tstate of each\tnotice → taint p50\tp99\tnotice → checkpoint p50\tp99\t")
 		fmt.Fprintf(table, "%s\t%.1f s\t%d\t%d\t%d MiB\t%.2f s\t%.2f s\t%.2f s\t%.2f s\t\n", r.Provider, r.PollSeconds, r.Notices, r.Pods, r.StateMiB, r.TaintP50, r.TaintP99, r.CheckpointP50, r.CheckpointP99)
 		fmt.Fprintf(table, "goal\t\t\t\t\t\t%.2f s\t\t\t\n", r.PollSeconds+0.25)
 	}
@@ -157,39 +176,85 @@ func (all results) print(out io.Writer, s settings) error {
 
 // result is what one measurement found.
 type result struct {
-	Telemetry           string  `json:"telemetry"`
-	GPUs                int     `json:"gpus"`
-	Pods                int     `json:"pods"`
-	SampleSeconds       float64 `json:"sampleSeconds"`
-	Seconds             float64 `json:"seconds"`
-	RSSP50MiB           float64 `json:"rssP50MiB"`
-	RSSMaxMiB           float64 `json:"rssMaxMiB"`
-	AnonP50MiB          float64 `json:"rssAnonP50MiB"`
+	Telemetry     string  `json:"telemetry"`
+	GPUs          int     `json:"gpus"`
+	Pods          int     `json:"pods"`
+	SampleSeconds float64 `json:"sampleSeconds"`
+	Seconds       float64 `json:"seconds"`
+	footprint
 	RSSGrowthMiBPerHour float64 `json:"rssGrowthMiBPerHour"`
-	CPUPercent          float64 `json:"cpuPercentOfOneCore"`
 	GoroutinesFirst     int     `json:"goroutinesFirst"`
 	GoroutinesLast      int     `json:"goroutinesLast"`
 	SeriesFirst         int     `json:"seriesFirst"`
 	SeriesLast          int     `json:"seriesLast"`
+	Course              []part  `json:"course"`
 }
+
+// footprint is what a process took over some time.
+type footprint struct {
+	RSSP50MiB  float64 `json:"rssP50MiB"`
+	RSSMaxMiB  float64 `json:"rssMaxMiB"`
+	AnonP50MiB float64 `json:"rssAnonP50MiB"`
+	FileP50MiB float64 `json:"rssFileP50MiB"`
+	CPUPercent float64 `json:"cpuPercentOfOneCore"`
+}
+
+// part is one of the parts of the time.
+type part struct {
+	UntilSeconds float64 `json:"untilSeconds"`
+	footprint
+}
+
+// parts is how many there are.
+const parts = 6
 
 // reading is one look at the process.
 type reading struct {
-	at        time.Duration
-	rss, anon float64 // MiB
+	at              time.Duration
+	rss, anon, file float64       // MiB
+	cpu             time.Duration // since the process began
 }
 
-// summarise fills in what the readings of the resident set say.
+// summarise fills in what the readings say.
 func (r *result) summarise(readings []reading) {
-	sizes, anon := make([]float64, len(readings)), make([]float64, len(readings))
-	for i, x := range readings {
-		sizes[i], anon[i] = x.rss, x.anon
-	}
+	r.footprint = over(readings)
 	r.RSSGrowthMiBPerHour = slope(readings)
-	slices.Sort(sizes)
-	slices.Sort(anon)
-	middle := (len(sizes) - 1) / 2
-	r.RSSP50MiB, r.RSSMaxMiB, r.AnonP50MiB = sizes[middle], sizes[len(sizes)-1], anon[middle]
+	r.Course = nil
+	from := readings[0].at
+	whole := readings[len(readings)-1].at - from
+	for i := range parts {
+		begin, end := from+whole*time.Duration(i)/parts, from+whole*time.Duration(i+1)/parts
+		var within []reading
+		for _, x := range readings {
+			if x.at >= begin && x.at <= end {
+				within = append(within, x)
+			}
+		}
+		if len(within) > 0 {
+			r.Course = append(r.Course, part{(end - from).Seconds(), over(within)})
+		}
+	}
+}
+
+// over is the footprint of some readings, in order and at least one.
+func over(readings []reading) footprint {
+	middle := func(of func(reading) float64) (p50, largest float64) {
+		values := make([]float64, len(readings))
+		for i, x := range readings {
+			values[i] = of(x)
+		}
+		slices.Sort(values)
+		return values[(len(values)-1)/2], values[len(values)-1]
+	}
+	var f footprint
+	f.RSSP50MiB, f.RSSMaxMiB = middle(func(x reading) float64 { return x.rss })
+	f.AnonP50MiB, _ = middle(func(x reading) float64 { return x.anon })
+	f.FileP50MiB, _ = middle(func(x reading) float64 { return x.file })
+	first, last := readings[0], readings[len(readings)-1]
+	if span := last.at - first.at; span > 0 {
+		f.CPUPercent = 100 * (last.cpu - first.cpu).Seconds() / span.Seconds()
+	}
+	return f
 }
 
 // slope is the least-squares growth per hour.

@@ -13,14 +13,35 @@ func TestTheSummaryOfReadings(t *testing.T) {
 	// 50, 52, 54, 52 MiB at 0, 1, 2 and 3 min. Least squares: x̄ = 1.5, ȳ = 52,
 	// Σ(x-x̄)(y-ȳ) = 3+0+1+0 = 4, Σ(x-x̄)² = 5: 0.8 MiB a minute, 48 an hour.
 	var r result
-	r.summarise([]reading{{0, 50, 20}, {time.Minute, 52, 21}, {2 * time.Minute, 54, 23}, {3 * time.Minute, 52, 22}})
-	if r.RSSP50MiB != 52 || r.RSSMaxMiB != 54 || r.AnonP50MiB != 21 || math.Abs(r.RSSGrowthMiBPerHour-48) > 1e-9 {
+	r.summarise([]reading{{0, 50, 20, 30, 10 * time.Second}, {time.Minute, 52, 21, 31, 11 * time.Second}, {2 * time.Minute, 54, 23, 31, 11 * time.Second}, {3 * time.Minute, 52, 22, 30, 13 * time.Second}})
+	if r.RSSP50MiB != 52 || r.RSSMaxMiB != 54 || r.AnonP50MiB != 21 || r.FileP50MiB != 30 || math.Abs(r.RSSGrowthMiBPerHour-48) > 1e-9 {
 		t.Errorf("%+v", r)
+	}
+	if want := 100 * 3.0 / 180; math.Abs(r.CPUPercent-want) > 1e-9 {
+		t.Errorf("CPU %g %%, want %g", r.CPUPercent, want)
+	}
+}
+
+func TestTheCourseOfTheReadings(t *testing.T) {
+	// Thirty minutes: the process grows by 1 MiB and takes 3 s more every five.
+	var readings []reading
+	for second := range 1801 {
+		readings = append(readings, reading{at: time.Duration(second) * time.Second, rss: 50 + math.Floor(float64(second)/300), cpu: time.Duration(second) * 10 * time.Millisecond})
+	}
+	var r result
+	r.summarise(readings)
+	if len(r.Course) != parts {
+		t.Fatalf("%d parts", len(r.Course))
+	}
+	for i, p := range r.Course {
+		if p.UntilSeconds != float64(300*(i+1)) || p.RSSP50MiB != float64(50+i) || math.Abs(p.CPUPercent-1) > 1e-9 {
+			t.Errorf("part %d: %+v", i, p)
+		}
 	}
 }
 
 func TestOneReadingDoesNotGrow(t *testing.T) {
-	if got := slope([]reading{{time.Minute, 50, 20}}); got != 0 {
+	if got := slope([]reading{{at: time.Minute, rss: 50}}); got != 0 {
 		t.Errorf("%g", got)
 	}
 }

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/spotbench/spotbench/pkg/images"
 )
 
 // modes are the settings of --telemetry that are measured, if all settings are right.
@@ -82,8 +84,8 @@ type agentProcess struct {
 // startAgent builds the agent and starts it on the node.
 func (n *node) startAgent(ctx context.Context, flags ...string) (*agentProcess, error) {
 	binary := n.path("node-agent")
-	if out, err := exec.CommandContext(ctx, "go", "build", "-ldflags", "-s -w", "-o", binary, "./cmd/node-agent").CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("build the agent: %w\n%s", err, out)
+	if err := images.Compile(ctx, ".", "node-agent", "dev", binary); err != nil {
+		return nil, err
 	}
 	log, err := os.Create(n.path("agent.log"))
 	if err != nil {
@@ -118,8 +120,6 @@ func (r *result) watch(ctx context.Context, s settings, pid int, n *node, ended 
 	defer ticks.Stop()
 	start := time.Now()
 	var readings []reading
-	var cpu time.Duration
-	var from time.Time
 	for second := 1; ; second++ {
 		select {
 		case <-ctx.Done():
@@ -128,26 +128,20 @@ func (r *result) watch(ctx context.Context, s settings, pid int, n *node, ended 
 			return fmt.Errorf("the agent ended: %w", errors.Join(err, errors.New("it should be running")))
 		case <-ticks.C:
 		}
-		used, now, err := look(pid)
+		now, err := look(pid)
 		if err != nil {
 			return err
 		}
-		elapsed := time.Since(start)
-		if elapsed < s.settle {
+		if now.at = time.Since(start); now.at < s.settle {
 			continue
 		}
-		if from.IsZero() {
-			from, cpu = time.Now(), used
-		}
-		now.at = elapsed
 		readings = append(readings, now)
 		if second%15 == 0 || r.SeriesFirst == 0 {
 			if err := r.scrape(ctx, n); err != nil {
 				return err
 			}
 		}
-		if span := time.Since(from); span >= s.duration {
-			r.CPUPercent = 100 * (used - cpu).Seconds() / span.Seconds()
+		if now.at-readings[0].at >= s.duration {
 			r.summarise(readings)
 			return nil
 		}
@@ -205,37 +199,35 @@ func answer(req *http.Request) (string, error) {
 	return string(body), err
 }
 
-// look reads a process's CPU time and, in MiB, its resident set and how much of that
-// is its own and not pages of the program's file.
-func look(pid int) (cpu time.Duration, r reading, err error) {
+// look reads a process's CPU time and its resident set.
+func look(pid int) (r reading, err error) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return 0, r, err
+		return r, err
 	}
 	// The name, in brackets, may have blanks; fields 14 and 15 are the times in 10 ms.
 	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-	var ticks int64
 	for _, field := range fields[11:13] {
 		n, err := strconv.ParseInt(field, 10, 64)
 		if err != nil {
-			return 0, r, fmt.Errorf("/proc/%d/stat: %w", pid, err)
+			return r, fmt.Errorf("/proc/%d/stat: %w", pid, err)
 		}
-		ticks += n
+		r.cpu += time.Duration(n) * 10 * time.Millisecond
 	}
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
-		return 0, r, err
+		return r, err
 	}
 	for line := range strings.Lines(string(status)) {
-		for name, to := range map[string]*float64{"VmRSS:": &r.rss, "RssAnon:": &r.anon} {
+		for name, to := range map[string]*float64{"VmRSS:": &r.rss, "RssAnon:": &r.anon, "RssFile:": &r.file} {
 			if value, ok := strings.CutPrefix(line, name); ok {
 				kib, err := strconv.ParseFloat(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 64)
 				if err != nil {
-					return 0, r, fmt.Errorf("/proc/%d/status: %w", pid, err)
+					return r, fmt.Errorf("/proc/%d/status: %w", pid, err)
 				}
 				*to = kib / 1024
 			}
 		}
 	}
-	return time.Duration(ticks) * 10 * time.Millisecond, r, nil
+	return r, nil
 }

@@ -26,38 +26,39 @@ import (
 
 // config is what `node-agent run` is told by flags and environment.
 type config struct {
-	node            string
-	store           storeFlags
-	ensureBucket    bool
-	keep            int
-	maxAge          time.Duration
-	uploadLimit     string
-	catalog         string
-	catalogToken    string
-	catalogCA       string
-	provider        string
-	metadata        string
-	poll            time.Duration
-	preemption      time.Duration
-	maintenance     time.Duration
-	maintenanceLead time.Duration
-	acknowledge     bool
-	workflows       bool
-	namespace       string
-	kubeletRoot     string
-	containerSocket string
-	containers      bool
-	stateDir        string
-	telemetry       string
-	dcgm            string
-	dcgmLibrary     string
-	nvmlLibrary     string
-	gpuMetrics      string
-	gpuHealth       bool
-	sample          time.Duration
-	listen          string
-	kubeconfig      string
-	logLevel        string
+	node             string
+	store            storeFlags
+	ensureBucket     bool
+	keep             int
+	maxAge           time.Duration
+	uploadLimit      string
+	catalog          string
+	catalogToken     string
+	catalogCA        string
+	provider         string
+	metadata         string
+	poll             time.Duration
+	preemption       time.Duration
+	maintenance      time.Duration
+	maintenanceLead  time.Duration
+	acknowledge      bool
+	leaveOnRebalance bool
+	workflows        bool
+	namespace        string
+	kubeletRoot      string
+	containerSocket  string
+	containers       bool
+	stateDir         string
+	telemetry        string
+	dcgm             string
+	dcgmLibrary      string
+	nvmlLibrary      string
+	gpuMetrics       string
+	gpuHealth        bool
+	sample           time.Duration
+	listen           string
+	kubeconfig       string
+	logLevel         string
 }
 
 func (c *config) flags(f *pflag.FlagSet) {
@@ -77,6 +78,7 @@ func (c *config) flags(f *pflag.FlagSet) {
 	f.DurationVar(&c.maintenance, "gcp-maintenance-notice", gcp.DefaultMaintenanceNotice, "time from Compute Engine's notice of host maintenance to the maintenance (it gives instances with GPUs 1h)")
 	f.DurationVar(&c.maintenanceLead, "maintenance-lead", 10*time.Minute, "how long before planned maintenance pods are interrupted")
 	f.BoolVar(&c.acknowledge, "acknowledge", true, "tell a cloud that waits (Azure) to go ahead once every pod is saved and gone")
+	f.BoolVar(&c.leaveOnRebalance, "leave-on-rebalance", false, "on a recommendation to leave the machine interrupt its pods, too, within "+leaveWithin.String()+" (default: checkpoint them and stay)")
 	f.BoolVar(&c.workflows, "workflows", true, "suspend the Argo Workflows of interrupted pods until they are saved")
 	f.StringVar(&c.namespace, "namespace", env("POD_NAMESPACE", "spotbench-system"), "namespace of the agents' Lease (env POD_NAMESPACE)")
 	f.StringVar(&c.kubeletRoot, "kubelet-root", "/var/lib/kubelet", "the kubelet's directory")

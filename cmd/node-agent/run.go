@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -15,9 +16,6 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/kubernetes/scheme"
-	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/record"
@@ -28,6 +26,7 @@ import (
 	"github.com/spotbench/spotbench/pkg/agent/delivery"
 	"github.com/spotbench/spotbench/pkg/agent/spool"
 	"github.com/spotbench/spotbench/pkg/agent/transparent"
+	"github.com/spotbench/spotbench/pkg/apiserver"
 	"github.com/spotbench/spotbench/pkg/checkpoint"
 	"github.com/spotbench/spotbench/pkg/interruption"
 	"github.com/spotbench/spotbench/pkg/interruption/endpoint"
@@ -66,14 +65,21 @@ func runCommand() *cobra.Command {
 	return cmd
 }
 
+// garbage is the share of the memory in use that may go to waste before it is collected,
+// in percent, unless GOGC says otherwise. Go's own is 100.
+const garbage = 75
+
 func run(ctx context.Context, c config, log *slog.Logger) error {
 	log.Info("starting", "version", version.String())
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(garbage)
+	}
 	klog.SetSlogLogger(log) // what client-go has to say
 	cluster, err := clusterConfig(c.kubeconfig)
 	if err != nil {
 		return err
 	}
-	client, err := kubernetes.NewForConfig(cluster)
+	client, err := apiserver.New(cluster)
 	if err != nil {
 		return err
 	}
@@ -126,9 +132,9 @@ func run(ctx context.Context, c config, log *slog.Logger) error {
 	} else if c.workflows {
 		events := record.NewBroadcaster()
 		defer events.Shutdown()
-		events.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: client.CoreV1().Events("")})
+		events.StartRecordingToSink(client.Events())
 		workflows, err = workflow.NewKeeper(workflow.Config{Node: c.node, Namespace: c.namespace, Cluster: cluster, Metrics: registry, Log: log,
-			Events: events.NewRecorder(scheme.Scheme, corev1.EventSource{Component: agent.Component, Host: c.node})})
+			Events: events.NewRecorder(apiserver.Scheme, corev1.EventSource{Component: agent.Component, Host: c.node})})
 		if err != nil {
 			return fmt.Errorf("suspending workflows: %w", err)
 		}
@@ -164,8 +170,10 @@ func run(ctx context.Context, c config, log *slog.Logger) error {
 	}
 	group.Go(func() error {
 		watcher.Run(ctx, func(event interruption.Event) {
-			a.Heed(event)
-			group.Go(func() error { handle(ctx, a, watcher, c.acknowledge, event, log); return nil })
+			for _, event := range followed(event, c.leaveOnRebalance) {
+				a.Heed(event)
+				group.Go(func() error { handle(ctx, a, watcher, c.acknowledge, event, log); return nil })
+			}
 		})
 		return nil
 	})
@@ -194,6 +202,21 @@ func (m memories) Node(ctx context.Context) (transparent.Node, error) {
 	}
 	node.Runtime, node.Version, err = m.Version(ctx)
 	return node, err
+}
+
+// leaveWithin is the time that pods get to leave a machine that the cloud advises to leave.
+const leaveWithin = 2 * time.Minute
+
+// followed are the events to act upon: the cloud's, and where its recommendation to leave
+// the machine is to be followed, the end of the machine for its pods.
+func followed(event interruption.Event, leaveOnRebalance bool) []interruption.Event {
+	if !leaveOnRebalance || event.Kind != interruption.KindRebalance {
+		return []interruption.Event{event}
+	}
+	leave := event
+	leave.ID += "-leave"
+	leave.CloudID, leave.Kind, leave.Action, leave.Deadline = "", interruption.KindTermination, "rebalance", event.SeenAt.Add(leaveWithin)
+	return []interruption.Event{event, leave}
 }
 
 // handle acts on an event. A cloud that waits for an answer gets it only when nothing

@@ -118,8 +118,13 @@ func TestAnAgentMayWriteToItsOwnNodeOnly(t *testing.T) {
 			_, err := agent.CoreV1().Nodes().Patch(t.Context(), other, types.StrategicMergePatchType, condition, metav1.PatchOptions{DryRun: dryRun}, "status")
 			return err
 		}, false},
-		"label its own node":  {patchNode(agent, own, `{"metadata":{"labels":{"nvidia.com/gpu.product":"NVIDIA-H200"}}}`), false},
-		"cordon its own node": {patchNode(agent, own, `{"spec":{"unschedulable":true}}`), false},
+		"label its own node":                       {patchNode(agent, own, `{"metadata":{"labels":{"nvidia.com/gpu.product":"NVIDIA-H200"}}}`), false},
+		"leave its own node out of load balancers": {patchNode(agent, own, `{"metadata":{"labels":{"node.kubernetes.io/exclude-from-external-load-balancers":"spotbench"}}}`), true},
+		"leave it out in somebody else's name":     {patchNode(agent, own, `{"metadata":{"labels":{"node.kubernetes.io/exclude-from-external-load-balancers":"true"}}}`), false},
+		"leave it out and change another label":    {patchNode(agent, own, `{"metadata":{"labels":{"node.kubernetes.io/exclude-from-external-load-balancers":"spotbench","topology.kubernetes.io/zone":"x"}}}`), false},
+		"leave it out and take another label away": {patchNode(agent, own, `{"metadata":{"labels":{"node.kubernetes.io/exclude-from-external-load-balancers":"spotbench","topology.kubernetes.io/zone":null}}}`), false},
+		"leave another node out of load balancers": {patchNode(agent, other, `{"metadata":{"labels":{"node.kubernetes.io/exclude-from-external-load-balancers":"spotbench"}}}`), false},
+		"cordon its own node":                      {patchNode(agent, own, `{"spec":{"unschedulable":true}}`), false},
 		"set its taint on its own node": {func() error {
 			node, err := agent.CoreV1().Nodes().Get(t.Context(), own, metav1.GetOptions{})
 			if err != nil {
@@ -291,4 +296,34 @@ func nodeReady(node *corev1.Node) bool {
 	return slices.ContainsFunc(node.Status.Conditions, func(c corev1.NodeCondition) bool {
 		return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
 	})
+}
+
+// TestTheAgentHasTheRightsOfItsTableAndNoOthers asks the kernel what the running agent may.
+// That it can do its work with them is shown by the tests that interrupt benchmarks.
+func TestTheAgentHasTheRightsOfItsTableAndNoOthers(t *testing.T) {
+	const node = "a100-spot-0"
+	pid := agentPID(t, node)
+	read := func(command string) string {
+		out, err := stage.Cluster.Exec(t.Context(), node, "sh", "-c", command)
+		if err != nil {
+			t.Fatalf("%s: %v", command, err)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	for field, want := range map[string]string{
+		// CHOWN is bit 0, DAC_OVERRIDE 1, KILL 5.
+		"CapEff": "0000000000000023", "CapPrm": "0000000000000023", "CapBnd": "0000000000000023", "CapInh": "0000000000000000", "CapAmb": "0000000000000000",
+		"NoNewPrivs": "1", "Seccomp": "2",
+	} {
+		if got := read("sed -n 's/^" + field + ":[[:space:]]*//p' /proc/" + pid + "/status"); got != want {
+			t.Errorf("%s is %s, want %s", field, got, want)
+		}
+	}
+	if got := read("grep -c '^[^ ]* / [^ ]* ro[, ]' /proc/" + pid + "/mounts"); got != "1" {
+		t.Errorf("%s read-only root file systems, want 1:\n%s", got, read("cat /proc/"+pid+"/mounts"))
+	}
+	// A privileged container has all of the node's devices.
+	if devices := read("ls -A /proc/" + pid + "/root/dev"); strings.Contains(devices, "loop") || strings.Contains(devices, "kmsg") || !strings.Contains(devices, "null") {
+		t.Errorf("devices in the container: %q", strings.Fields(devices))
+	}
 }

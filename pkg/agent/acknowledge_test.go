@@ -86,7 +86,7 @@ func TestTheCloudMayBeToldToGoAheadOnlyOnceAllIsSaved(t *testing.T) {
 				saves.failing = "none"
 			}
 			a, err := New(Config{Node: "n1", KubeletRoot: base, HoldDir: filepath.Join(base, "hold"), JournalDir: filepath.Join(base, "journal")},
-				fake.NewSimpleClientset(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}}, pod),
+				FakeCluster{fake.NewSimpleClientset(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}}, pod)},
 				saves, tt.containers, nil, queue, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 			if err != nil {
 				t.Fatal(err)

@@ -16,17 +16,16 @@ import (
 	"golang.org/x/sync/semaphore"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/informers"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/kubernetes/scheme"
-	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/spotbench/spotbench/pkg/agent/spool"
+	"github.com/spotbench/spotbench/pkg/apiserver"
 	"github.com/spotbench/spotbench/pkg/benchspec"
 	"github.com/spotbench/spotbench/pkg/interruption"
 )
@@ -83,7 +82,7 @@ func (c *Config) setDefaults() {
 // Agent is the control loop of one node.
 type Agent struct {
 	cfg         Config
-	client      kubernetes.Interface
+	client      Cluster
 	checkpoints Checkpoints
 	containers  Containers
 	telemetry   Telemetry
@@ -114,7 +113,7 @@ type Agent struct {
 }
 
 // New makes an agent; Run starts it. The queue holds what the catalog must get.
-func New(cfg Config, client kubernetes.Interface, checkpoints Checkpoints, containers Containers, telemetry Telemetry,
+func New(cfg Config, client Cluster, checkpoints Checkpoints, containers Containers, telemetry Telemetry,
 	queue *spool.Spool, registry prometheus.Registerer, log *slog.Logger) (*Agent, error) {
 	if cfg.Node == "" {
 		return nil, errors.New("the name of the node is empty; set NODE_NAME from spec.nodeName")
@@ -136,18 +135,25 @@ func New(cfg Config, client kubernetes.Interface, checkpoints Checkpoints, conta
 		metrics:     newMetrics(registry, func() float64 { return float64(queue.Len()) }),
 	}
 	a.records = records{queue: queue, a: a}
-	a.events = a.broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: Component, Host: cfg.Node})
+	a.events = a.broadcaster.NewRecorder(apiserver.Scheme, corev1.EventSource{Component: Component, Host: cfg.Node})
 	return a, nil
 }
 
 // Run watches the node's pods and accompanies each benchmark until ctx ends.
 func (a *Agent) Run(ctx context.Context) error {
-	a.broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: a.client.CoreV1().Events("")})
+	a.broadcaster.StartRecordingToSink(a.client.Events())
 	defer a.broadcaster.Shutdown()
-	factory := informers.NewSharedInformerFactoryWithOptions(a.client, 0, informers.WithTweakListOptions(func(o *metav1.ListOptions) {
-		o.FieldSelector = fields.OneTermEqualSelector("spec.nodeName", a.cfg.Node).String()
-	}))
-	informer := factory.Core().V1().Pods().Informer()
+	pods, here := a.client.Pods(metav1.NamespaceAll), fields.OneTermEqualSelector("spec.nodeName", a.cfg.Node).String()
+	informer := cache.NewSharedInformer(&cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			o.FieldSelector = here
+			return pods.List(ctx, o)
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			o.FieldSelector = here
+			return pods.Watch(ctx, o)
+		},
+	}, &corev1.Pod{}, 0)
 	if err := informer.SetTransform(withoutManagedFields); err != nil {
 		return err
 	}
@@ -158,7 +164,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	factory.Start(ctx.Done())
+	go informer.RunWithContext(ctx)
 	if cache.WaitForCacheSync(ctx.Done(), informer.HasSynced) {
 		close(a.synced)
 		a.log.Info("watching the pods of this node")

@@ -84,7 +84,7 @@ func (w *workload) askEviction(ctx context.Context, e *policyv1.Eviction) error 
 		return err
 	}
 	defer w.a.evictions.Release(1)
-	return w.a.client.PolicyV1().Evictions(e.Namespace).Evict(ctx, e)
+	return w.a.client.Evict(ctx, e)
 }
 
 // remove deletes the pod as an eviction would, without asking a disruption budget.
@@ -93,7 +93,7 @@ func (w *workload) remove(ctx context.Context, options metav1.DeleteOptions) err
 	if err := w.markDisrupted(ctx); err != nil {
 		w.log.Warn("the pod is not marked as disrupted; its Job may count a failure", "error", err)
 	}
-	return w.a.client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, options)
+	return w.a.client.Pods(pod.Namespace).Delete(ctx, pod.Name, options)
 }
 
 // stop stops the pod's main container without the API server and the kubelet.
@@ -123,7 +123,7 @@ func (w *workload) markDisrupted(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, err = w.a.client.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
+	_, err = w.a.client.Pods(pod.Namespace).Patch(ctx, pod.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
 	return err
 }
 

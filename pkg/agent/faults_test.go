@@ -12,11 +12,13 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/fake"
@@ -121,7 +123,7 @@ func (b *bench) restart() {
 		b.t.Fatal(err)
 	}
 	b.agent, err = New(Config{Node: "n1", KubeletRoot: b.base, HoldDir: filepath.Join(b.base, "hold"), JournalDir: filepath.Join(b.base, "journal"), FinalSaveWait: 300 * time.Millisecond},
-		b.client, b.store, b.containers, noTelemetry{}, queue, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+		FakeCluster{b.client}, b.store, b.containers, noTelemetry{}, queue, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -479,5 +481,45 @@ func TestAPodWhoseEvictionTakesTooLongIsDeletedAndMarkedAsDisrupted(t *testing.T
 	}
 	if _, err := b.client.CoreV1().Pods("default").Get(t.Context(), "bench", metav1.GetOptions{}); err == nil || !marked {
 		t.Errorf("deleted %t, marked %t", err != nil, marked)
+	}
+}
+
+func TestADisruptionBudgetCannotEatTheWindow(t *testing.T) {
+	b := newBench(t)
+	close(b.agent.synced)
+	b.accompanied()
+	var asked []time.Time
+	var marked atomic.Bool
+	var mu sync.Mutex
+	b.client.PrependReactor("create", "pods", func(action clienttesting.Action) (bool, runtime.Object, error) {
+		if action.GetSubresource() != "eviction" {
+			return false, nil, nil
+		}
+		mu.Lock()
+		asked = append(asked, time.Now())
+		mu.Unlock()
+		return true, nil, apierrors.NewTooManyRequests("Cannot evict pod as it would violate the pod's disruption budget.", 10)
+	})
+	b.client.PrependReactor("patch", "pods", func(action clienttesting.Action) (bool, runtime.Object, error) {
+		patch, ok := action.(clienttesting.PatchAction)
+		marked.Store(ok && action.GetSubresource() == "status" && strings.Contains(string(patch.GetPatch()), string(corev1.DisruptionTarget)))
+		return true, b.pod, nil
+	})
+	var deleted time.Time
+	var grace int64
+	b.client.PrependReactor("delete", "pods", func(action clienttesting.Action) (bool, runtime.Object, error) {
+		deleted = time.Now()
+		grace = *action.(clienttesting.DeleteAction).GetDeleteOptions().GracePeriodSeconds
+		return false, nil, nil
+	})
+	n := noticeFor(b.agent, 15*time.Second)
+	if !b.agent.HandleNotice(t.Context(), n) {
+		t.Error("something is not saved")
+	}
+	if len(asked) < 3 || !marked.Load() {
+		t.Errorf("asked %d times, marked %t", len(asked), marked.Load())
+	}
+	if left := n.Deadline.Sub(deleted); deleted.IsZero() || left < 5*time.Second || left > 8*time.Second || grace != 1 {
+		t.Errorf("deleted %s before the machine's end with a grace of %d s", left, grace)
 	}
 }

@@ -28,7 +28,7 @@ func (a *Agent) reportInstance(ctx context.Context) {
 	err := retry(ctx, time.Second, func() error {
 		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
-		node, err := a.client.CoreV1().Nodes().Get(ctx, a.cfg.Node, metav1.GetOptions{})
+		node, err := a.client.Nodes().Get(ctx, a.cfg.Node, metav1.GetOptions{})
 		if err != nil {
 			return err
 		}

@@ -32,7 +32,7 @@ func (a *Agent) settleLeftovers(ctx context.Context) {
 func (a *Agent) settle(ctx context.Context, e journalEntry) {
 	pod, gone := e.Pod, false
 	if err := retry(ctx, time.Second, func() error {
-		found, err := a.client.CoreV1().Pods(e.Pod.Namespace).Get(ctx, e.Pod.Name, metav1.GetOptions{})
+		found, err := a.client.Pods(e.Pod.Namespace).Get(ctx, e.Pod.Name, metav1.GetOptions{})
 		gone = apierrors.IsNotFound(err) || err == nil && found.UID != e.Pod.UID
 		if gone {
 			return nil

@@ -14,7 +14,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/kubernetes"
 
 	"github.com/spotbench/spotbench/pkg/benchspec"
 	"github.com/spotbench/spotbench/pkg/interruption"
@@ -22,11 +21,12 @@ import (
 
 // nodeObject is this node in the API: what the scheduler and people see of a notice.
 type nodeObject struct {
-	client kubernetes.Interface
+	client Cluster
 	name   string
 }
 
-// Warn taints the node and sets its condition. It may be repeated.
+// Warn taints the node, takes it out of external load balancers and sets its condition. It
+// may be repeated.
 func (o nodeObject) Warn(ctx context.Context, n interruption.Notice) error {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
@@ -63,7 +63,7 @@ func (o nodeObject) GPUUnhealthy(ctx context.Context) (bool, error) {
 func (o nodeObject) tainted(ctx context.Context, key string) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	node, err := o.client.CoreV1().Nodes().Get(ctx, o.name, metav1.GetOptions{})
+	node, err := o.client.Nodes().Get(ctx, o.name, metav1.GetOptions{})
 	if err != nil {
 		return false, fmt.Errorf("read node %s: %w", o.name, err)
 	}
@@ -96,7 +96,7 @@ func (o nodeObject) SetGPUHealth(ctx context.Context, status corev1.ConditionSta
 	if err != nil {
 		return err
 	}
-	node, err := o.client.CoreV1().Nodes().Get(ctx, o.name, metav1.GetOptions{})
+	node, err := o.client.Nodes().Get(ctx, o.name, metav1.GetOptions{})
 	if err != nil {
 		return fmt.Errorf("read node %s: %w", o.name, err)
 	}
@@ -106,11 +106,30 @@ func (o nodeObject) SetGPUHealth(ctx context.Context, status corev1.ConditionSta
 	return o.patchCondition(ctx, benchspec.ConditionGPUHealthy, status, reason, message, changed)
 }
 
-// setTaint replaces our taint of a key, or removes it for nil. The list of taints has no
-// merge key, so it is replaced whole, and only if nobody changed the node meanwhile.
+// excluded says whose the exclusion from load balancers is: a label that somebody else set
+// has another value and stays as it is.
+const excluded = "spotbench"
+
+// balancing is what a patch of the node's labels must say, so that external load balancers
+// leave out the node with the taint of a notice and take in the one without.
+func balancing(node *corev1.Node, key string, taint *corev1.Taint) map[string]any {
+	value, found := node.Labels[corev1.LabelNodeExcludeBalancers]
+	switch {
+	case key != benchspec.TaintInterruption:
+	case taint != nil && !found:
+		return map[string]any{corev1.LabelNodeExcludeBalancers: excluded}
+	case taint == nil && value == excluded:
+		return map[string]any{corev1.LabelNodeExcludeBalancers: nil}
+	}
+	return nil
+}
+
+// setTaint replaces our taint of a key, or removes it for nil, with what goes with it. The
+// list of taints has no merge key, so it is replaced whole, and only if nobody changed the
+// node meanwhile.
 func (o nodeObject) setTaint(ctx context.Context, key string, taint *corev1.Taint) error {
 	for {
-		node, err := o.client.CoreV1().Nodes().Get(ctx, o.name, metav1.GetOptions{})
+		node, err := o.client.Nodes().Get(ctx, o.name, metav1.GetOptions{})
 		if err != nil {
 			return fmt.Errorf("read node %s: %w", o.name, err)
 		}
@@ -118,19 +137,21 @@ func (o nodeObject) setTaint(ctx context.Context, key string, taint *corev1.Tain
 		if taint != nil {
 			taints = append(taints, *taint)
 		}
-		if slices.EqualFunc(taints, node.Spec.Taints, func(x, y corev1.Taint) bool {
+		labels := balancing(node, key, taint)
+		if labels == nil && slices.EqualFunc(taints, node.Spec.Taints, func(x, y corev1.Taint) bool {
 			return x.MatchTaint(&y) && x.Value == y.Value
 		}) {
 			return nil
 		}
-		patch, err := json.Marshal(map[string]any{
-			"metadata": map[string]any{"resourceVersion": node.ResourceVersion},
-			"spec":     map[string]any{"taints": taints},
-		})
+		metadata := map[string]any{"resourceVersion": node.ResourceVersion}
+		if labels != nil { // null would take all of them away
+			metadata["labels"] = labels
+		}
+		patch, err := json.Marshal(map[string]any{"metadata": metadata, "spec": map[string]any{"taints": taints}})
 		if err != nil {
 			return err
 		}
-		_, err = o.client.CoreV1().Nodes().Patch(ctx, o.name, types.MergePatchType, patch, metav1.PatchOptions{})
+		_, err = o.client.Nodes().Patch(ctx, o.name, types.MergePatchType, patch, metav1.PatchOptions{})
 		if apierrors.IsConflict(err) {
 			continue
 		}
@@ -157,7 +178,7 @@ func (o nodeObject) patchCondition(ctx context.Context, kind corev1.NodeConditio
 	if err != nil {
 		return err
 	}
-	if _, err := o.client.CoreV1().Nodes().Patch(ctx, o.name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status"); err != nil {
+	if _, err := o.client.Nodes().Patch(ctx, o.name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status"); err != nil {
 		return fmt.Errorf("set the condition of node %s: %w", o.name, err)
 	}
 	return nil

@@ -327,6 +327,9 @@ func (a *Agent) ClearStale(ctx context.Context, quiet func() bool) {
 		if !quiet() {
 			return errors.New("the cloud has not said that there is no notice")
 		}
+		if a.Threatened() {
+			return nil // the warning is this agent's
+		}
 		warned, err := a.node.Warned(ctx)
 		if err != nil || !warned {
 			return err

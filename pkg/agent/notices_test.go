@@ -5,6 +5,7 @@ package agent_test
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -35,7 +36,7 @@ func newNode(t *testing.T, lead time.Duration) *node {
 		t.Fatal(err)
 	}
 	client := fake.NewSimpleClientset(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}})
-	a, err := agent.New(agent.Config{Node: "n1", HoldDir: t.TempDir(), JournalDir: t.TempDir(), MaintenanceLead: lead}, client, nil, nil, nil, queue,
+	a, err := agent.New(agent.Config{Node: "n1", HoldDir: t.TempDir(), JournalDir: t.TempDir(), MaintenanceLead: lead}, agent.FakeCluster{Clientset: client}, nil, nil, nil, queue,
 		prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
@@ -80,6 +81,16 @@ func (n *node) withdrawn(ctx context.Context, notice interruption.Notice) {
 	n.agent.Withdraw(ctx, notice)
 }
 
+// labels are the node's.
+func (n *node) labels() map[string]string {
+	n.t.Helper()
+	object, err := n.client.CoreV1().Nodes().Get(n.t.Context(), "n1", metav1.GetOptions{})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return object.Labels
+}
+
 func notice(id string, kind interruption.Kind, left time.Duration) interruption.Notice {
 	return interruption.Notice{ID: id, Kind: kind, Action: "terminate", Deadline: time.Now().Add(left)}
 }
@@ -100,6 +111,45 @@ func TestTheWarningStaysAsLongAsAnyNoticeThatTakesTheMachineIsInForce(t *testing
 		if got := n.taint() != ""; got != step.warned {
 			t.Fatalf("after %s was withdrawn: warned %t, want %t", step.withdrawn.ID, got, step.warned)
 		}
+	}
+}
+
+// TestAWarnedNodeIsLeftOutByLoadBalancersAndTakenInAgain but for a label that is somebody
+// else's: that stays.
+func TestAWarnedNodeIsLeftOutByLoadBalancersAndTakenInAgain(t *testing.T) {
+	const label = "node.kubernetes.io/exclude-from-external-load-balancers"
+	for name, tt := range map[string]struct{ before, during map[string]string }{
+		"a node of every load balancer":         {map[string]string{"team": "a"}, map[string]string{"team": "a", label: "spotbench"}},
+		"a node that somebody else left out":    {map[string]string{label: "true"}, map[string]string{label: "true"}},
+		"a label without a value is theirs too": {map[string]string{label: ""}, map[string]string{label: ""}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t, time.Hour)
+			object, err := n.client.CoreV1().Nodes().Get(t.Context(), "n1", metav1.GetOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			object.Labels = tt.before
+			if _, err := n.client.CoreV1().Nodes().Update(t.Context(), object, metav1.UpdateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			rebalance := notice("rebalance", interruption.KindRebalance, 0)
+			n.given(t.Context(), rebalance)
+			if got := n.labels(); !maps.Equal(got, tt.before) {
+				t.Errorf("a recommendation made the labels %v", got)
+			}
+			spot, end := notice("spot", interruption.KindSpot, 2*time.Minute), notice("end", interruption.KindTermination, 5*time.Minute)
+			n.given(t.Context(), spot)
+			n.given(t.Context(), end)
+			n.withdrawn(t.Context(), spot)
+			if got := n.labels(); !maps.Equal(got, tt.during) || n.taint() == "" {
+				t.Errorf("labels %v while warned, want %v", got, tt.during)
+			}
+			n.withdrawn(t.Context(), end)
+			if got := n.labels(); !maps.Equal(got, tt.before) || n.taint() != "" {
+				t.Errorf("labels %v afterwards, want %v", got, tt.before)
+			}
+		})
 	}
 }
 

@@ -7,7 +7,11 @@ import (
 	"syscall"
 	"time"
 
+	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/client-go/tools/record"
+
 	"github.com/spotbench/spotbench/pkg/agent/transparent"
+	"github.com/spotbench/spotbench/pkg/apiserver"
 	"github.com/spotbench/spotbench/pkg/checkpoint"
 	"github.com/spotbench/spotbench/pkg/telemetry"
 	"github.com/spotbench/spotbench/pkg/telemetry/monitor"
@@ -40,6 +44,14 @@ type Memories interface {
 	Memory(ctx context.Context, podUID, container string) (int64, error)
 	// Checkpoint writes a container's checkpoint to a file; the container goes on.
 	Checkpoint(ctx context.Context, podUID, container, to string) error
+}
+
+// Cluster is the API server; apiserver.Client is one.
+type Cluster interface {
+	Nodes() apiserver.Nodes
+	Pods(namespace string) apiserver.Pods
+	Evict(ctx context.Context, e *policyv1.Eviction) error
+	Events() record.EventSink
 }
 
 // Telemetry knows what a pod's GPUs did.

@@ -124,7 +124,7 @@ func inWorkflow(t *testing.T, h *held) (*Agent, *fake.Clientset) {
 		}
 		return false, nil, nil
 	})
-	a, err := New(Config{Node: "n1", KubeletRoot: base, HoldDir: filepath.Join(base, "hold"), JournalDir: filepath.Join(base, "journal"), Workflows: h}, client,
+	a, err := New(Config{Node: "n1", KubeletRoot: base, HoldDir: filepath.Join(base, "hold"), JournalDir: filepath.Join(base, "journal"), Workflows: h}, FakeCluster{client},
 		saves{store, h.diary}, stoppedContainers{}, nil, queue, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)

@@ -76,8 +76,8 @@ type Info struct {
 
 // Options say where a store is and how it is used.
 type Options struct {
-	// URL is s3://bucket, gs://bucket or azblob://container, with gocloud.dev's query
-	// parameters, or file:///path.
+	// URL is s3://bucket or azblob://container, with gocloud.dev's query parameters,
+	// gs://bucket or file:///path.
 	URL string
 	// Keep is how many generations Prune keeps of a run; 0 is DefaultKeep.
 	Keep int
@@ -147,6 +147,12 @@ func openObjects(ctx context.Context, u *url.URL) (objects, error) {
 			return nil, fmt.Errorf("unknown query parameters %q: file:// has none", u.RawQuery)
 		}
 		return openDirectory(u.Path)
+	}
+	if u.Scheme == "gs" {
+		if u.RawQuery != "" {
+			return nil, fmt.Errorf("unknown query parameters %q: gs:// has none", u.RawQuery)
+		}
+		return openGCS(ctx, u.Host)
 	}
 	location := *u
 	location.User = nil // credentials are not taken from a URL, nor to be in its errors

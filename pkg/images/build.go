@@ -98,7 +98,7 @@ func Build(ctx context.Context, o Options) ([]string, error) {
 		}
 		say("building %s", Ref(p.name))
 		binary := filepath.Join(work, p.name)
-		if err := compile(ctx, o, p, binary); err != nil {
+		if err := Compile(ctx, o.Source, p.name, o.Version, binary); err != nil {
 			return nil, err
 		}
 		img, err := p.image(ctx, binary, say)
@@ -129,15 +129,18 @@ func Static(ref, program, out string) error {
 	return img.Write(out)
 }
 
-func compile(ctx context.Context, o Options, p program, out string) error {
+// Compile builds one of the programs under cmd as its image has it.
+func Compile(ctx context.Context, source, name, version, out string) error {
 	// With the flags of every other build of this tree, so that a package is compiled
-	// once for all of them; the C library comes with the image.
-	ldflags := "-s -w -X github.com/spotbench/spotbench/pkg/version.release=" + o.Version
-	cmd := exec.CommandContext(ctx, "go", "build", "-ldflags", ldflags, "-o", out, "./cmd/"+p.name)
-	cmd.Dir = o.Source
+	// once for all of them; the C library comes with the image. Without gRPC's traces the
+	// linker can tell which methods are never called: with them, by their templates, any
+	// may be, and the agent has twice the size.
+	ldflags := "-s -w -X github.com/spotbench/spotbench/pkg/version.release=" + version
+	cmd := exec.CommandContext(ctx, "go", "build", "-tags", "grpcnotrace", "-ldflags", ldflags, "-o", out, "./cmd/"+name)
+	cmd.Dir = source
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
 	if output, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("compile %s: %w\n%s", p.name, err, output)
+		return fmt.Errorf("compile %s: %w\n%s", name, err, output)
 	}
 	return nil
 }

@@ -14,10 +14,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/record"
+
+	"github.com/spotbench/spotbench/pkg/apiserver"
 )
 
 // Keeper carries decisions out.
@@ -26,7 +27,7 @@ type Keeper struct {
 	namespace string // of the Lease
 	workflows dynamic.NamespaceableResourceInterface
 	metadata  metadata.Getter
-	cluster   kubernetes.Interface
+	cluster   *apiserver.Client
 	events    record.EventRecorder
 	actions   *prometheus.CounterVec
 	leading   prometheus.Gauge
@@ -62,7 +63,7 @@ func NewKeeper(c Config) (*Keeper, error) {
 	if err != nil {
 		return nil, err
 	}
-	cluster, err := kubernetes.NewForConfig(c.Cluster)
+	cluster, err := apiserver.New(c.Cluster)
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +115,7 @@ func (k *Keeper) Held(ctx context.Context, node, notice string) (map[types.Names
 // resume resumes the workflow if Resume decides so.
 func (k *Keeper) resume(ctx context.Context, key types.NamespacedName) error {
 	_, err := k.carryOut(ctx, key.Namespace, key.Name, func(s State) (Action, error) {
-		pods, err := k.cluster.CoreV1().Pods(key.Namespace).List(ctx, metav1.ListOptions{LabelSelector: labelWorkflow + "=" + key.Name})
+		pods, err := k.cluster.Pods(key.Namespace).List(ctx, metav1.ListOptions{LabelSelector: labelWorkflow + "=" + key.Name})
 		if err != nil {
 			return Action{}, fmt.Errorf("list the pods of workflow %s: %w", key, err)
 		}

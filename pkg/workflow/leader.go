@@ -16,17 +16,11 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/client-go/tools/leaderelection"
-	"k8s.io/client-go/tools/leaderelection/resourcelock"
 )
 
 const (
 	// LeaseName is the Lease of the agent that resumes workflows.
 	LeaseName = "spotbench-workflow-resume"
-	// Terms of the Lease: kube-scheduler's.
-	leaseDuration = 15 * time.Second
-	renewDeadline = 10 * time.Second
-	retryPeriod   = 2 * time.Second
 	// lookEvery is how often the leader looks at what is suspended, and at a workflow
 	// some hold of which cannot have ended only every unripeEvery.
 	lookEvery   = time.Second
@@ -69,12 +63,12 @@ func (k *Keeper) Run(ctx context.Context, eligible func() bool) {
 // awaitArgo waits until the cluster knows workflows, saying once that it does not.
 func (k *Keeper) awaitArgo(ctx context.Context) bool {
 	for said := ""; ; {
-		_, err := k.cluster.Discovery().ServerResourcesForGroupVersion(Resource.GroupVersion().String())
+		err := k.cluster.Serves(ctx, Resource.GroupVersion())
 		if err == nil {
 			k.log.Info("watching for workflows that are suspended because of interruptions")
 			return true
 		}
-		text, pause := err.Error(), retryPeriod
+		text, pause := err.Error(), defaultTerms.pause
 		if apierrors.IsNotFound(err) {
 			text, pause = "this cluster has no Argo Workflows: no workflow is suspended on a notice", crdEvery
 		}
@@ -137,19 +131,10 @@ func (c *campaign) end() {
 func (k *Keeper) stand(ctx context.Context) *campaign {
 	ctx, cancel := context.WithCancel(ctx)
 	c := &campaign{cancel: cancel, done: make(chan struct{})}
+	lease := &lease{leases: k.cluster.Leases(k.namespace), namespace: k.namespace, name: LeaseName, identity: k.node, terms: defaultTerms}
 	go func() {
 		defer close(c.done)
-		for ctx.Err() == nil {
-			leaderelection.RunOrDie(ctx, leaderelection.LeaderElectionConfig{
-				Lock: &resourcelock.LeaseLock{
-					LeaseMeta: metav1.ObjectMeta{Namespace: k.namespace, Name: LeaseName},
-					Client:    k.cluster.CoordinationV1(), LockConfig: resourcelock.ResourceLockConfig{Identity: k.node},
-				},
-				LeaseDuration: leaseDuration, RenewDeadline: renewDeadline, RetryPeriod: retryPeriod, ReleaseOnCancel: true,
-				Callbacks: leaderelection.LeaderCallbacks{OnStartedLeading: k.lead, OnStoppedLeading: func() {}},
-				Name:      LeaseName,
-			})
-		}
+		lease.run(ctx, k.lead)
 	}()
 	return c
 }
