@@ -100,6 +100,10 @@ build: ## Build every program into _out/bin
 images: tools ## Build every container image as a tar under _out/images (no Docker needed)
 	$(OUT)/bin/images build --out $(OUT)/images
 
+.PHONY: push
+push: tools ## Build the images for amd64 and arm64 and push them with bills of materials (REGISTRY=host/path)
+	$(OUT)/bin/images push --registry $(REGISTRY) --tag $(VERSION)
+
 .PHONY: generate
 generate: ## Regenerate the reference pages and policies that come from code
 	$(GO) generate ./pkg/...
