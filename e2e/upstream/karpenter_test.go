@@ -152,21 +152,26 @@ func startScheduler(t *testing.T) {
 // kubeconfigOf is a file with a token of the account.
 func kubeconfigOf(t *testing.T, namespace, account string) string {
 	t.Helper()
-	token, err := cluster.Client().CoreV1().ServiceAccounts(namespace).CreateToken(t.Context(), account, new(authenticationv1.TokenRequest), metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
 	config := cluster.RESTConfig()
 	file := filepath.Join(t.TempDir(), account+".conf")
 	if err := clientcmd.WriteToFile(clientcmdapi.Config{
 		Clusters:       map[string]*clientcmdapi.Cluster{"c": {Server: config.Host, CertificateAuthorityData: config.CAData, CertificateAuthority: config.CAFile}},
-		AuthInfos:      map[string]*clientcmdapi.AuthInfo{"u": {Token: token.Status.Token}},
+		AuthInfos:      map[string]*clientcmdapi.AuthInfo{"u": {Token: tokenOf(t, namespace, account)}},
 		Contexts:       map[string]*clientcmdapi.Context{"x": {Cluster: "c", AuthInfo: "u"}},
 		CurrentContext: "x",
 	}, file); err != nil {
 		t.Fatal(err)
 	}
 	return file
+}
+
+func tokenOf(t *testing.T, namespace, account string) string {
+	t.Helper()
+	token, err := cluster.Client().CoreV1().ServiceAccounts(namespace).CreateToken(t.Context(), account, new(authenticationv1.TokenRequest), metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return token.Status.Token
 }
 
 // createBenchmark makes a pod with eight GPUs that its controller replaces when it goes. It

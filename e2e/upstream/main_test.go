@@ -40,7 +40,8 @@ const (
 	manifests   = "../../manifests"
 )
 
-// nodes are one that is real and one that is simulated, with a GPU that no test wants.
+// nodes are one that is real, one that is simulated, with a GPU that no test wants, and
+// one for a database.
 const nodes = `
 gpuModels:
   l4: {product: NVIDIA-L4, name: NVIDIA L4, memoryMiB: 23034, family: ada-lovelace, compute: "8.9"}
@@ -48,6 +49,7 @@ nodes:
 - {name: system-0, instanceType: m7i.2xlarge, zone: us-east-1a, capacityType: on-demand, labels: {node-role.spotbench.dev/system: "true"}}
 kwok:
 - {name: l4, count: 1, instanceType: g6.12xlarge, zone: us-east-1b, capacityType: on-demand, gpu: {model: l4, count: 8}, capacity: {cpu: "48", memory: 192Gi}}
+- {name: db, count: 1, instanceType: m7i.4xlarge, zone: us-east-1b, capacityType: on-demand, capacity: {cpu: "16", memory: 64Gi}, taints: ["simulated=true:NoSchedule"]}
 `
 
 // What all tests share.
@@ -163,9 +165,23 @@ func ofKind(t *testing.T, dir string, kinds ...string) []manifest.Object {
 	return slices.DeleteFunc(objects, func(o manifest.Object) bool { return !slices.Contains(kinds, o.GetKind()) })
 }
 
+// slow programs take minutes to build, which `make test` does not; `make e2e-upstream`
+// does, and once they are there both use them.
+var slow = []string{toolchain.CloudNativePG, toolchain.Traefik}
+
+// buildsAll is set by `make e2e-upstream`.
+const buildsAll = "SPOTBENCH_E2E_UPSTREAM"
+
 // program is the file of an upstream program, built where it is not there yet.
 func program(t *testing.T, name string) string {
 	t.Helper()
+	cached, err := toolchain.Cached(cache)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(cached.Path(name)); err != nil && slices.Contains(slow, name) && os.Getenv(buildsAll) == "" {
+		t.Skipf("%s is not built yet: `make e2e-upstream` builds it, in minutes", name)
+	}
 	if err := toolchain.Fetch(t.Context(), cache, name); err != nil {
 		t.Skipf("the modules that %s is built from cannot be had here: %v", name, err)
 	}

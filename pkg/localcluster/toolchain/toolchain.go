@@ -91,21 +91,27 @@ func Tools() []Tool {
 		argo(WorkflowController),
 		argoexec(),
 		{Name: Karpenter, Version: "v1.8.0", module: Karpenter, pkg: "sigs.k8s.io/karpenter/kwok"},
+		{Name: CloudNativePG, Version: "v1.26.0", module: CloudNativePG, pkg: "github.com/cloudnative-pg/cloudnative-pg/cmd/manager",
+			ldflags: []string{"-X", "github.com/cloudnative-pg/cloudnative-pg/pkg/versions.buildVersion=1.26.0"}},
+		{Name: Traefik, Version: "v3.6.0", module: Traefik, pkg: "github.com/traefik/traefik/v3/cmd/traefik"},
 	}
 }
 
 // Programs that only some clusters need: kwok simulates nodes, MinIO is an S3
 // server that runs in a pod, and so do Argo Workflows' controller and the executor
-// in its workflows' pods. Karpenter is the autoscaler with its simulated cloud.
+// in its workflows' pods. Karpenter is the autoscaler with its simulated cloud,
+// CloudNativePG an operator of PostgreSQL, and Traefik a gateway.
 const (
 	Kwok               = "kwok"
 	MinIO              = "minio"
 	WorkflowController = "workflow-controller"
 	Argoexec           = "argoexec"
 	Karpenter          = "karpenter"
+	CloudNativePG      = "cnpg"
+	Traefik            = "traefik"
 )
 
-var optional = []string{Kwok, MinIO, WorkflowController, Argoexec, Karpenter}
+var optional = []string{Kwok, MinIO, WorkflowController, Argoexec, Karpenter, CloudNativePG, Traefik}
 
 // Set is a complete set of programs.
 type Set struct {
