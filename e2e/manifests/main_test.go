@@ -39,6 +39,12 @@ const withoutDefinition = "EC2NodeClass"
 // the overlay aws.
 var admin client.Client
 
+// adminKubeconfig is a file for kubectl, whose path the other is.
+var (
+	adminKubeconfig []byte
+	kubectl         string
+)
+
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) (code int) {
@@ -96,6 +102,14 @@ func start(ctx context.Context) (*envtest.Environment, error) {
 	config, err := env.Start()
 	if err != nil {
 		return nil, fmt.Errorf("start: %w", err)
+	}
+	kubectl = tools.Path("kubectl")
+	user, err := env.AddUser(envtest.User{Name: "admin", Groups: []string{"system:masters"}}, nil)
+	if err != nil {
+		return env, fmt.Errorf("make an administrator: %w", err)
+	}
+	if adminKubeconfig, err = user.KubeConfig(); err != nil {
+		return env, fmt.Errorf("make a kubeconfig: %w", err)
 	}
 	config.QPS, config.Burst = 500, 500
 	config.WarningHandler = rest.NewWarningWriter(os.Stdout, rest.WarningWriterOptions{Deduplicate: true})

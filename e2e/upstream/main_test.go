@@ -109,12 +109,12 @@ func start(ctx context.Context) error {
 	return install(ctx)
 }
 
-// installed are the kinds of the overlay local that tests need on the cluster: all but
+// installed are the kinds of the overlay local and of the demo that tests need on the cluster: all but
 // our workloads, of which the scheduler runs beside it.
 var installed = []string{"Namespace", "CustomResourceDefinition", "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding", "PriorityClass",
 	"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding", "MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding"}
 
-// install the definitions of all custom resources and what the overlay local has.
+// install the definitions of all custom resources and what our manifests have.
 func install(ctx context.Context) error {
 	crds, err := upstream.CRDs(ctx)
 	if err != nil {
@@ -129,9 +129,13 @@ func install(ctx context.Context) error {
 			return err
 		}
 	}
-	objects, err := manifest.Build(filepath.Join(manifests, "overlays/local"))
-	if err != nil {
-		return err
+	var objects []manifest.Object
+	for _, dir := range []string{"overlays/local", "demo"} {
+		more, err := manifest.Build(filepath.Join(manifests, dir))
+		if err != nil {
+			return err
+		}
+		objects = append(objects, more...)
 	}
 	for _, kind := range installed { // in this order
 		for i := range objects {
