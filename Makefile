@@ -119,7 +119,7 @@ e2e: ## End-to-end tests on the real local cluster (root on Linux)
 	$(GO) run $(GOTESTSUM) --format standard-verbose -- -race -count=1 -timeout 40m -p 1 ./e2e/...
 
 .PHONY: e2e-upstream
-e2e-upstream: ## Other people's controllers (Karpenter, CloudNativePG, a gateway) against our manifests; builds them, minutes the first time
+e2e-upstream: ## Other people's controllers (Karpenter, CloudNativePG, External Secrets, a gateway) against our manifests; builds them, minutes the first time
 	SPOTBENCH_E2E_UPSTREAM=1 $(GO) run $(GOTESTSUM) --format standard-verbose -- -count=1 -timeout 40m ./e2e/upstream
 
 .PHONY: lint

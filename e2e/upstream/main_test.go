@@ -171,7 +171,7 @@ func ofKind(t *testing.T, dir string, kinds ...string) []manifest.Object {
 
 // slow programs take minutes to build, which `make test` does not; `make e2e-upstream`
 // does, and once they are there both use them.
-var slow = []string{toolchain.CloudNativePG, toolchain.Traefik}
+var slow = []string{toolchain.CloudNativePG, toolchain.ExternalSecrets, toolchain.Traefik}
 
 // buildsAll is set by `make e2e-upstream`.
 const buildsAll = "SPOTBENCH_E2E_UPSTREAM"

@@ -93,6 +93,7 @@ func Tools() []Tool {
 		{Name: Karpenter, Version: "v1.8.0", module: Karpenter, pkg: "sigs.k8s.io/karpenter/kwok"},
 		{Name: CloudNativePG, Version: "v1.26.0", module: CloudNativePG, pkg: "github.com/cloudnative-pg/cloudnative-pg/cmd/manager",
 			ldflags: []string{"-X", "github.com/cloudnative-pg/cloudnative-pg/pkg/versions.buildVersion=1.26.0"}},
+		{Name: ExternalSecrets, Version: "v0.19.2", module: ExternalSecrets, pkg: "github.com/external-secrets/external-secrets"},
 		{Name: Traefik, Version: "v3.6.0", module: Traefik, pkg: "github.com/traefik/traefik/v3/cmd/traefik"},
 	}
 }
@@ -100,7 +101,8 @@ func Tools() []Tool {
 // Programs that only some clusters need: kwok simulates nodes, MinIO is an S3
 // server that runs in a pod, and so do Argo Workflows' controller and the executor
 // in its workflows' pods. Karpenter is the autoscaler with its simulated cloud,
-// CloudNativePG an operator of PostgreSQL, and Traefik a gateway.
+// CloudNativePG an operator of PostgreSQL, External Secrets one of Secrets, and Traefik a
+// gateway.
 const (
 	Kwok               = "kwok"
 	MinIO              = "minio"
@@ -108,10 +110,11 @@ const (
 	Argoexec           = "argoexec"
 	Karpenter          = "karpenter"
 	CloudNativePG      = "cnpg"
+	ExternalSecrets    = "external-secrets"
 	Traefik            = "traefik"
 )
 
-var optional = []string{Kwok, MinIO, WorkflowController, Argoexec, Karpenter, CloudNativePG, Traefik}
+var optional = []string{Kwok, MinIO, WorkflowController, Argoexec, Karpenter, CloudNativePG, ExternalSecrets, Traefik}
 
 // Set is a complete set of programs.
 type Set struct {
