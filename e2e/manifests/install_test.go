@@ -6,11 +6,16 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	apiextensions "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
+
+	"github.com/spotbench/spotbench/pkg/manifest/upstream"
 )
 
 // commands are those of a section of docs/install.md, as they are written there.
@@ -33,6 +38,42 @@ func commands(t *testing.T, section string) string {
 	return block
 }
 
+// freshCluster is an API server that knows the kinds of Argo Workflows, as the section
+// wants, and has nothing else.
+func freshCluster(t *testing.T, kubeconfig string) (client.Client, string) {
+	t.Helper()
+	crds, err := upstream.CRDs(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	env := newEnvironment(slices.DeleteFunc(crds, func(crd *apiextensions.CustomResourceDefinition) bool { return crd.Spec.Group != "argoproj.io" }))
+	config, err := env.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := env.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	user, err := env.AddUser(envtest.User{Name: "admin", Groups: []string{"system:masters"}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := user.KubeConfig()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(kubeconfig, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := client.New(config, client.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, kubeconfig
+}
+
 func TestTheCommandsForBareMetalWorkAsTheyAreWritten(t *testing.T) {
 	repository, err := filepath.Abs("../..")
 	if err != nil {
@@ -43,10 +84,7 @@ func TestTheCommandsForBareMetalWorkAsTheyAreWritten(t *testing.T) {
 	if err := os.Symlink(filepath.Join(repository, "manifests"), filepath.Join(dir, "manifests")); err != nil {
 		t.Fatal(err)
 	}
-	kubeconfig := filepath.Join(dir, "kubeconfig")
-	if err := os.WriteFile(kubeconfig, adminKubeconfig, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	fresh, kubeconfig := freshCluster(t, filepath.Join(dir, "kubeconfig"))
 	cmd := exec.CommandContext(t.Context(), "bash", "-eu", "-o", "pipefail", "-c", commands(t, "Bare metal and kind"))
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+kubeconfig, "PATH="+filepath.Dir(kubectl)+":"+os.Getenv("PATH"))
@@ -59,16 +97,16 @@ func TestTheCommandsForBareMetalWorkAsTheyAreWritten(t *testing.T) {
 	for namespace, names := range map[string][]string{"data-storage": {"catalog-db-owner", "catalog-db-admin", "redis-auth", "object-store-credentials"}, "model-catalog": {"catalog-secrets"}} {
 		for _, name := range names {
 			var secret corev1.Secret
-			if err := admin.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: name}, &secret); err != nil {
+			if err := fresh.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: name}, &secret); err != nil {
 				t.Error(err)
 			}
 		}
 	}
 	var owner, catalog corev1.Secret
-	if err := admin.Get(t.Context(), client.ObjectKey{Namespace: "data-storage", Name: "catalog-db-owner"}, &owner); err != nil {
+	if err := fresh.Get(t.Context(), client.ObjectKey{Namespace: "data-storage", Name: "catalog-db-owner"}, &owner); err != nil {
 		t.Fatal(err)
 	}
-	if err := admin.Get(t.Context(), client.ObjectKey{Namespace: "model-catalog", Name: "catalog-secrets"}, &catalog); err != nil {
+	if err := fresh.Get(t.Context(), client.ObjectKey{Namespace: "model-catalog", Name: "catalog-secrets"}, &catalog); err != nil {
 		t.Fatal(err)
 	}
 	if password := string(owner.Data["password"]); len(password) != 48 || password != string(catalog.Data["DB_PASSWORD"]) {

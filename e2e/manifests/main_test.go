@@ -17,6 +17,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apiextensions "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
@@ -39,11 +40,8 @@ const withoutDefinition = "EC2NodeClass"
 // the overlay aws.
 var admin client.Client
 
-// adminKubeconfig is a file for kubectl, whose path the other is.
-var (
-	adminKubeconfig []byte
-	kubectl         string
-)
+// kubectl is the program.
+var kubectl string
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
@@ -94,23 +92,12 @@ func start(ctx context.Context) (*envtest.Environment, error) {
 	if err != nil {
 		return nil, errors.New("definitions: " + err.Error()) // not fs.ErrNotExist, which would skip
 	}
-	env := &envtest.Environment{CRDs: crds, ControlPlaneStartTimeout: time.Minute,
-		CRDInstallOptions: envtest.CRDInstallOptions{MaxTime: 2 * time.Minute, Paths: []string{root + "/base/scheduler/podgroup-crd.yaml"}, ErrorIfPathMissing: true}}
-	env.ControlPlane.GetAPIServer().Configure().
-		Append("feature-gates", "MutatingAdmissionPolicy=true").
-		Append("runtime-config", "admissionregistration.k8s.io/v1beta1=true")
+	env := newEnvironment(crds)
 	config, err := env.Start()
 	if err != nil {
 		return nil, fmt.Errorf("start: %w", err)
 	}
 	kubectl = tools.Path("kubectl")
-	user, err := env.AddUser(envtest.User{Name: "admin", Groups: []string{"system:masters"}}, nil)
-	if err != nil {
-		return env, fmt.Errorf("make an administrator: %w", err)
-	}
-	if adminKubeconfig, err = user.KubeConfig(); err != nil {
-		return env, fmt.Errorf("make a kubeconfig: %w", err)
-	}
 	config.QPS, config.Burst = 500, 500
 	config.WarningHandler = rest.NewWarningWriter(os.Stdout, rest.WarningWriterOptions{Deduplicate: true})
 	kinds := runtime.NewScheme()
@@ -119,6 +106,16 @@ func start(ctx context.Context) (*envtest.Environment, error) {
 	}
 	admin, err = client.New(config, client.Options{Scheme: kinds})
 	return env, err
+}
+
+// newEnvironment is an API server that is to have these definitions, and ours.
+func newEnvironment(crds []*apiextensions.CustomResourceDefinition) *envtest.Environment {
+	env := &envtest.Environment{CRDs: crds, ControlPlaneStartTimeout: time.Minute,
+		CRDInstallOptions: envtest.CRDInstallOptions{MaxTime: 2 * time.Minute, Paths: []string{root + "/base/scheduler/podgroup-crd.yaml"}, ErrorIfPathMissing: true}}
+	env.ControlPlane.GetAPIServer().Configure().
+		Append("feature-gates", "MutatingAdmissionPolicy=true").
+		Append("runtime-config", "admissionregistration.k8s.io/v1beta1=true")
+	return env
 }
 
 // prepared are the kinds that decide what the API server does with others.
