@@ -100,7 +100,7 @@ func startTraefik(t *testing.T, address string) {
 	if err := errors.Join(os.WriteFile(token, []byte(tokenOf(t, "gateway", "traefik")), 0o600), os.WriteFile(authority, config.CAData, 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	daemon(t, nil, binary, "--entrypoints.https.address="+net.JoinHostPort(address, gatewayPort), "--providers.kubernetesgateway", "--providers.kubernetesgateway.endpoint="+config.Host,
+	daemon(t, "", nil, binary, "--entrypoints.https.address="+net.JoinHostPort(address, gatewayPort), "--providers.kubernetesgateway", "--providers.kubernetesgateway.endpoint="+config.Host,
 		"--providers.kubernetesgateway.token="+token, "--providers.kubernetesgateway.certauthfilepath="+authority, "--providers.kubernetesgateway.statusaddress.ip="+address,
 		"--log.level=INFO", "--global.checknewversion=false", "--global.sendanonymoususage=false")
 }

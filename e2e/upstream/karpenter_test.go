@@ -108,7 +108,7 @@ func startKarpenter(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	daemon(t, []string{"KUBECONFIG=" + cluster.Kubeconfig()}, binary, "--disable-leader-election=true", "--metrics-port="+freePort(t), "--health-probe-port="+freePort(t),
+	daemon(t, "", []string{"KUBECONFIG=" + cluster.Kubeconfig()}, binary, "--disable-leader-election=true", "--metrics-port="+freePort(t), "--health-probe-port="+freePort(t),
 		"--instance-types-file-path="+instanceTypes(t), "--log-level=debug")
 }
 
@@ -146,7 +146,7 @@ func startScheduler(t *testing.T) {
 	if err := os.WriteFile(file, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	daemon(t, nil, binary, "--config="+file, "--bind-address=127.0.0.1", "--secure-port="+freePort(t), "--authentication-kubeconfig="+kubeconfig, "--authorization-kubeconfig="+kubeconfig, "--v=2")
+	daemon(t, "", nil, binary, "--config="+file, "--bind-address=127.0.0.1", "--secure-port="+freePort(t), "--authentication-kubeconfig="+kubeconfig, "--authorization-kubeconfig="+kubeconfig, "--v=2")
 }
 
 // kubeconfigOf is a file with a token of the account.

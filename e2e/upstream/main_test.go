@@ -196,8 +196,9 @@ func program(t *testing.T, name string) string {
 	return set.Path(name)
 }
 
-// daemon runs a program until the test ends; the end of its log is shown if that failed.
-func daemon(t *testing.T, env []string, name string, args ...string) {
+// daemon runs a program in a directory, "" for this one, until the test ends; the end of
+// its log is shown if that failed.
+func daemon(t *testing.T, dir string, env []string, name string, args ...string) {
 	t.Helper()
 	file, err := os.Create(filepath.Join(t.TempDir(), filepath.Base(name)+".log"))
 	if err != nil {
@@ -205,7 +206,7 @@ func daemon(t *testing.T, env []string, name string, args ...string) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Env = append(os.Environ(), env...)
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = file, file
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -47,10 +48,15 @@ func startOperator(t *testing.T) {
 	if err := errors.Join(os.WriteFile(filepath.Join(dir, "apiserver.crt"), pair.Cert, 0o600), os.WriteFile(filepath.Join(dir, "apiserver.key"), pair.Key, 0o600)); err != nil {
 		t.Fatal(err)
 	}
+	// The operator's image has itself for every architecture in this place, and the
+	// architectures of a database are those.
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, "operator"), 0o755), os.Symlink(binary, filepath.Join(dir, "operator", "manager_"+runtime.GOARCH))); err != nil {
+		t.Fatal(err)
+	}
 	if err := demo.EnsureNamespace(t.Context(), cluster.Client(), "cnpg-system"); err != nil {
 		t.Fatal(err)
 	}
-	daemon(t, []string{"KUBECONFIG=" + cluster.Kubeconfig(), "OPERATOR_NAMESPACE=cnpg-system", "OPERATOR_IMAGE_NAME=ghcr.io/cloudnative-pg/cloudnative-pg:1.26.0", "WEBHOOK_CERT_DIR=" + dir,
+	daemon(t, dir, []string{"KUBECONFIG=" + cluster.Kubeconfig(), "OPERATOR_NAMESPACE=cnpg-system", "OPERATOR_IMAGE_NAME=ghcr.io/cloudnative-pg/cloudnative-pg:1.26.0", "WEBHOOK_CERT_DIR=" + dir,
 		"MONITORING_QUERIES_CONFIGMAP="}, binary, "controller", "--webhook-port="+port, "--metrics-bind-address=127.0.0.1:"+freePort(t))
 	eventually(t, time.Minute, "the operator's webhooks listen", func(ctx context.Context) error {
 		c, err := new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(address, port))

@@ -59,7 +59,7 @@ func wantSecret(t *testing.T, namespace, name string, want map[string]string) {
 
 func TestSecretsOfThePlatformComeFromTheStoreAndFollowIt(t *testing.T) {
 	binary := program(t, toolchain.ExternalSecrets)
-	daemon(t, []string{"KUBECONFIG=" + cluster.Kubeconfig()}, binary, "--metrics-addr=127.0.0.1:"+freePort(t), "--enable-push-secret-reconciler=false",
+	daemon(t, "", []string{"KUBECONFIG=" + cluster.Kubeconfig()}, binary, "--metrics-addr=127.0.0.1:"+freePort(t), "--enable-push-secret-reconciler=false",
 		"--enable-cluster-push-secret-reconciler=false", "--enable-cluster-external-secret-reconciler=false")
 	for overlay, between := range map[string]string{"overlays/aws": "/", "overlays/azure": "-", "overlays/gcp": "-"} {
 		t.Run(overlay, func(t *testing.T) {
