@@ -102,6 +102,10 @@ build: ## Build every program into _out/bin
 images: tools ## Build every container image as a tar under _out/images (no Docker needed)
 	$(OUT)/bin/images build --out $(OUT)/images
 
+.PHONY: push
+push: tools ## Build the images for amd64 and arm64 and push them with bills of materials (REGISTRY=host/path)
+	$(OUT)/bin/images push --registry $(REGISTRY) --tag $(VERSION)
+
 .PHONY: generate
 generate: ## Regenerate the reference pages and policies that come from code
 	$(GO) generate ./pkg/...
@@ -115,6 +119,10 @@ unit: ## Unit and integration tests with the race detector (no cluster)
 .PHONY: e2e
 e2e: ## End-to-end tests on the real local cluster (root on Linux)
 	$(GO) run $(GOTESTSUM) --format standard-verbose -- -race -count=1 -timeout 40m -p 1 ./e2e/...
+
+.PHONY: e2e-upstream
+e2e-upstream: ## Other people's controllers (Karpenter, CloudNativePG, External Secrets, a gateway) against our manifests; builds them, minutes the first time
+	SPOTBENCH_E2E_UPSTREAM=1 $(GO) run $(GOTESTSUM) --format standard-verbose -- -count=1 -timeout 40m ./e2e/upstream
 
 .PHONY: lint
 lint: ## Static checks: gofmt, go vet and golangci-lint, strict

@@ -50,6 +50,34 @@ func newCommand() *cobra.Command {
 	build.Flags().StringVar(&o.Out, "out", "_out/images", "directory for the tars")
 	build.Flags().StringVar(&o.Source, "source", ".", "root of Spotbench's source tree")
 	build.Flags().StringSliceVar(&o.Only, "only", nil, "only these images (default all)")
-	root.AddCommand(build)
+	root.AddCommand(build, pushCommand())
 	return root
+}
+
+func pushCommand() *cobra.Command {
+	o := images.PushOptions{Version: version.Release()}
+	cmd := &cobra.Command{
+		Use: "push --registry REGISTRY", Short: "Compile the programs and push an index of every image, with bills of materials", Args: cobra.NoArgs,
+		Long: `Compile the programs for every architecture and push each image as an index, with a bill
+of materials (CycloneDX) for each architecture that refers to its image. Prints the
+references by digest, for signing and deploying. Credentials are those of docker login.
+The same sources give the same digests.`,
+		Example: "  images push --registry registry.example.com/spotbench --tag v0.1.0\n  images push --registry localhost:5000/spotbench --only scheduler --arch amd64",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.Progress = cmd.ErrOrStderr()
+			digests, err := images.Push(cmd.Context(), o)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), strings.Join(digests, "\n"))
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&o.Registry, "registry", "", "registry and the path in it before the images' names")
+	cmd.Flags().StringVar(&o.Tag, "tag", version.Release(), "tag of every image")
+	cmd.Flags().StringVar(&o.Source, "source", ".", "root of Spotbench's source tree")
+	cmd.Flags().StringSliceVar(&o.Only, "only", nil, "only these images (default all)")
+	cmd.Flags().StringSliceVar(&o.Architectures, "arch", images.Architectures, "architectures")
+	cobra.CheckErr(cmd.MarkFlagRequired("registry"))
+	return cmd
 }

@@ -28,7 +28,8 @@ func renderCommand(streams genericiooptions.IOStreams) *cobra.Command {
 		Short: "Add what autoscalers must see: node affinity for the GPU models, and the scheduler's name",
 		Long: `Autoscalers read node affinity, not annotations. For each pod or pod template with an
 annotation under spotbench.dev/, render sets schedulerName and adds to its required
-node affinity the labels of nodes with the models of spotbench.dev/gpu-model. For one
+node affinity the labels of nodes with the models of spotbench.dev/gpu-model and not of
+the other capacity than spotbench.dev/capacity says. For one
 that asks for GPUs by resource claims, it adds a selector of these models to the
 ResourceClaims and ResourceClaimTemplates of the same documents instead.
 Everything else is printed as it was; rendering again changes nothing.`,
@@ -157,30 +158,43 @@ func renderPod(pod object, named claimModels) error {
 	default:
 		return fmt.Errorf("spec.schedulerName is %q, which does not read the annotations; leave it out or write %q", name, benchspec.SchedulerName)
 	}
-	if len(wanted.GPUModels) == 0 {
-		return nil
-	}
-	if claims, byClaims := spec["resourceClaims"].([]any); byClaims && len(claims) > 0 {
-		return named.add(claims, wanted.GPUModels)
-	}
-	var ways [][]any
-	for _, model := range wanted.GPUModels {
-		for _, selector := range gpu.Selectors(model) {
-			var way []any
-			for _, r := range selector {
-				values := make([]any, len(r.Values))
-				for i, v := range r.Values {
-					values[i] = v
-				}
-				way = append(way, object{"key": r.Key, "operator": r.Operator, "values": values})
-			}
-			ways = append(ways, way)
+	capacity := requirements(gpu.CapacitySelector(string(wanted.Capacity)))
+	ways := [][]any{capacity}
+	claims, _ := spec["resourceClaims"].([]any)
+	switch {
+	case len(wanted.GPUModels) == 0:
+	case len(claims) > 0:
+		if err := named.add(claims, wanted.GPUModels); err != nil {
+			return err
 		}
+	default:
+		ways = nil
+		for _, model := range wanted.GPUModels {
+			for _, selector := range gpu.Selectors(model) {
+				ways = append(ways, append(requirements(selector), capacity...))
+			}
+		}
+	}
+	if len(ways) == 1 && len(ways[0]) == 0 {
+		return nil
 	}
 	required := child(child(child(spec, "affinity"), "nodeAffinity"), "requiredDuringSchedulingIgnoredDuringExecution")
 	terms, _ := required["nodeSelectorTerms"].([]any)
 	required["nodeSelectorTerms"] = narrow(terms, ways)
 	return nil
+}
+
+// requirements as they are in a manifest.
+func requirements(list []gpu.Requirement) []any {
+	var out []any
+	for _, r := range list {
+		values := make([]any, len(r.Values))
+		for i, v := range r.Values {
+			values[i] = v
+		}
+		out = append(out, object{"key": r.Key, "operator": r.Operator, "values": values})
+	}
+	return out
 }
 
 func child(parent object, name string) object {

@@ -95,3 +95,29 @@ func TestRenderRefusesWithTheFieldAndWritesNothing(t *testing.T) {
 		})
 	}
 }
+
+func TestRenderSaysWhichCapacityANodeMustNotHave(t *testing.T) {
+	for name, test := range map[string]struct {
+		annotations string
+		terms       int
+		want        string
+	}{
+		"spot of any model":       {"{spotbench.dev/capacity: spot}", 1, "- on-demand\n            - reserved"},
+		"on demand of any model":  {"{spotbench.dev/capacity: on-demand}", 1, "kubernetes.azure.com/scalesetpriority"},
+		"spot in each term":       {"{spotbench.dev/capacity: spot, spotbench.dev/gpu-model: L4-24GB}", 3, "- on-demand\n            - reserved"},
+		"any capacity, any model": {"{spotbench.dev/capacity: any}", 0, "schedulerName: spotbench"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var out, again bytes.Buffer
+			if err := render(strings.NewReader("kind: Pod\nmetadata: {annotations: "+test.annotations+"}\nspec: {containers: []}\n"), &out); err != nil {
+				t.Fatal(err)
+			}
+			if got := strings.Count(out.String(), "- matchExpressions:"); got != test.terms || !strings.Contains(out.String(), test.want) {
+				t.Errorf("%d terms, want %d, and %q in:\n%s", got, test.terms, test.want, out.String())
+			}
+			if err := render(bytes.NewReader(out.Bytes()), &again); err != nil || again.String() != out.String() {
+				t.Errorf("rendered again it is another: %v\n%s", err, again.String())
+			}
+		})
+	}
+}

@@ -17,12 +17,14 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apiextensions "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
+	"github.com/spotbench/spotbench/pkg/benchspec"
 	"github.com/spotbench/spotbench/pkg/localcluster"
 	"github.com/spotbench/spotbench/pkg/localcluster/toolchain"
 	"github.com/spotbench/spotbench/pkg/manifest"
@@ -37,6 +39,9 @@ const withoutDefinition = "EC2NodeClass"
 // admin may do everything at the API server, which has the namespaces and the rights of
 // the overlay aws.
 var admin client.Client
+
+// kubectl is the program.
+var kubectl string
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
@@ -59,7 +64,7 @@ func run(m *testing.M) (code int) {
 		}
 	}()
 	if err := prepare(ctx); err != nil {
-		fmt.Println("FAIL: apply namespaces and rights:", err)
+		fmt.Println("FAIL: apply namespaces, rights and policies:", err)
 		return 1
 	}
 	return m.Run()
@@ -87,12 +92,12 @@ func start(ctx context.Context) (*envtest.Environment, error) {
 	if err != nil {
 		return nil, errors.New("definitions: " + err.Error()) // not fs.ErrNotExist, which would skip
 	}
-	env := &envtest.Environment{CRDs: crds, ControlPlaneStartTimeout: time.Minute,
-		CRDInstallOptions: envtest.CRDInstallOptions{MaxTime: 2 * time.Minute, Paths: []string{root + "/base/scheduler/podgroup-crd.yaml"}, ErrorIfPathMissing: true}}
+	env := newEnvironment(crds)
 	config, err := env.Start()
 	if err != nil {
 		return nil, fmt.Errorf("start: %w", err)
 	}
+	kubectl = tools.Path("kubectl")
 	config.QPS, config.Burst = 500, 500
 	config.WarningHandler = rest.NewWarningWriter(os.Stdout, rest.WarningWriterOptions{Deduplicate: true})
 	kinds := runtime.NewScheme()
@@ -103,15 +108,29 @@ func start(ctx context.Context) (*envtest.Environment, error) {
 	return env, err
 }
 
+// newEnvironment is an API server that is to have these definitions, and ours.
+func newEnvironment(crds []*apiextensions.CustomResourceDefinition) *envtest.Environment {
+	env := &envtest.Environment{CRDs: crds, ControlPlaneStartTimeout: time.Minute,
+		CRDInstallOptions: envtest.CRDInstallOptions{MaxTime: 2 * time.Minute, Paths: []string{root + "/base/scheduler/podgroup-crd.yaml"}, ErrorIfPathMissing: true}}
+	env.ControlPlane.GetAPIServer().Configure().
+		Append("feature-gates", "MutatingAdmissionPolicy=true").
+		Append("runtime-config", "admissionregistration.k8s.io/v1beta1=true")
+	return env
+}
+
+// prepared are the kinds that decide what the API server does with others.
+var prepared = []string{"Namespace", "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding",
+	"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding", "MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding"}
+
 // prepare applies what other objects need: namespaces, definitions, and who may do what.
 func prepare(ctx context.Context) error {
-	for _, dir := range []string{"overlays/aws", "overlays/kind", "demo"} {
+	for _, dir := range []string{"overlays/aws", "overlays/kind", "overlays/local", "demo"} {
 		objects, err := manifest.Build(filepath.Join(root, dir))
 		if err != nil {
 			return err
 		}
 		for i := range objects {
-			if !slices.Contains([]string{"Namespace", "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}, objects[i].GetKind()) {
+			if !slices.Contains(prepared, objects[i].GetKind()) {
 				continue
 			}
 			if err := apply(ctx, &objects[i]); err != nil {
@@ -119,7 +138,26 @@ func prepare(ctx context.Context) error {
 			}
 		}
 	}
-	return nil
+	return untilPoliciesHold(ctx)
+}
+
+// untilPoliciesHold waits until the API server has seen the policies, which it watches.
+func untilPoliciesHold(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	for {
+		right := benchmark(map[string]string{benchspec.AnnotationGPUModel: "L4-24GB"})
+		wrong := benchmark(map[string]string{benchspec.AnnotationCapacity: "cheap"})
+		err := admin.Create(ctx, right, client.DryRunAll)
+		if err == nil && right.Spec.Affinity != nil && admin.Create(ctx, wrong, client.DryRunAll) != nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the policies on annotations do not hold after 30 s: %w", errors.Join(err, ctx.Err()))
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
 
 // apply by server-side apply.

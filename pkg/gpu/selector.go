@@ -9,7 +9,7 @@ import (
 )
 
 // Requirement is one condition on a node's label, with the operators of a native
-// node selector: In, Gt and Lt.
+// node selector: In, NotIn, Gt and Lt.
 type Requirement struct {
 	Key, Operator string
 	Values        []string
@@ -52,6 +52,32 @@ func Selectors(name string) [][]Requirement {
 		}
 	}
 	return selectors
+}
+
+// CapacitySelector says by labels that a node is not of the other kind of capacity than
+// the one wanted, Spot or OnDemand; nothing for any other. Each cloud has a label of its
+// own, and a node has that of one cloud only: so none is required, the wrong value of
+// each is excluded. A cloud that marks nothing but spot nodes (GKE, AKS) is not kept
+// from making a node on demand for a pod that wants spot.
+func CapacitySelector(wanted string) []Requirement {
+	const karpenter, eks, gke = "karpenter.sh/capacity-type", "eks.amazonaws.com/capacityType", "cloud.google.com/gke-provisioning"
+	switch wanted {
+	case Spot:
+		return []Requirement{
+			{karpenter, "NotIn", []string{"on-demand", "reserved"}},
+			{eks, "NotIn", []string{"ON_DEMAND", "CAPACITY_BLOCK"}},
+			{gke, "NotIn", []string{"standard"}},
+		}
+	case OnDemand:
+		return []Requirement{
+			{karpenter, "NotIn", []string{"spot"}},
+			{eks, "NotIn", []string{"SPOT"}},
+			{gke, "NotIn", []string{"spot", "preemptible"}},
+			{"cloud.google.com/gke-spot", "NotIn", []string{"true"}},
+			{"kubernetes.azure.com/scalesetpriority", "NotIn", []string{"spot"}},
+		}
+	}
+	return nil
 }
 
 // spellings of a model in the label of products, with what follows the card's name,

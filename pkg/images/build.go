@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,14 +24,16 @@ type program struct {
 	name string
 	// root programs run as root in their container.
 	root bool
-	// extra adds what the program needs beside itself.
-	extra func(ctx context.Context, say toolchain.Progress) ([]Entry, error)
+	// bindsC programs load C libraries at run time; the others need none.
+	bindsC bool
+	// extra adds what the program needs beside itself on an architecture.
+	extra func(ctx context.Context, arch string, say toolchain.Progress) ([]Entry, error)
 }
 
 var programs = []program{
 	{name: "scheduler"},
 	// The agent binds a driver's library of the node, and acts on the node.
-	{name: "node-agent", root: true, extra: cLibrary},
+	{name: "node-agent", root: true, bindsC: true, extra: cLibrary},
 	{name: "catalog-api", extra: postgres},
 	{name: "bench-runner"},
 	{name: "sim-llm"},
@@ -101,7 +104,7 @@ func Build(ctx context.Context, o Options) ([]string, error) {
 		if err := Compile(ctx, o.Source, p.name, o.Version, binary); err != nil {
 			return nil, err
 		}
-		img, err := p.image(ctx, binary, say)
+		img, err := p.image(ctx, binary, runtime.GOARCH, say)
 		if err != nil {
 			return nil, err
 		}
@@ -145,7 +148,7 @@ func Compile(ctx context.Context, source, name, version, out string) error {
 	return nil
 }
 
-func (p program) image(ctx context.Context, binary string, say toolchain.Progress) (Image, error) {
+func (p program) image(ctx context.Context, binary, arch string, say toolchain.Progress) (Image, error) {
 	target := "/usr/bin/" + p.name
 	img := Image{Ref: Ref(p.name), Entrypoint: []string{target}, Entries: base()}
 	if !p.root {
@@ -158,11 +161,14 @@ func (p program) image(ctx context.Context, binary string, say toolchain.Progres
 	}
 	img.Entries = append(img.Entries, certificates)
 	if p.extra != nil {
-		extra, err := p.extra(ctx, say)
+		extra, err := p.extra(ctx, arch, say)
 		if err != nil {
 			return Image{}, fmt.Errorf("image %s: %w", img.Ref, err)
 		}
 		img.Entries = append(img.Entries, extra...)
+	}
+	if arch != runtime.GOARCH {
+		return img, nil // what is dynamic here is with extra, whole
 	}
 	libs, err := closure(ctx, dynamic(img.Entries)...)
 	if err != nil {
@@ -223,15 +229,27 @@ func union(entries, more []Entry) []Entry {
 }
 
 // cLibrary is what a library loaded at run time may ask of the C library.
-func cLibrary(context.Context, toolchain.Progress) ([]Entry, error) {
-	const dir = "/lib/x86_64-linux-gnu/"
+func cLibrary(ctx context.Context, arch string, say toolchain.Progress) ([]Entry, error) {
+	from, to := "/lib/x86_64-linux-gnu/", "/lib/x86_64-linux-gnu/"
+	var loader []string
+	if arch != runtime.GOARCH {
+		if err := installCross(ctx, arch, say); err != nil {
+			return nil, err
+		}
+		from, to = cross[arch].libraries, cross[arch].at
+		loader = []string{cross[arch].loader}
+	}
 	var entries []Entry
-	for _, name := range []string{"libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1", "libresolv.so.2"} {
-		source, err := filepath.EvalSymlinks(dir + name)
+	for _, name := range append(loader, "libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1", "libresolv.so.2") {
+		source, err := filepath.EvalSymlinks(from + name)
 		if err != nil {
 			return nil, fmt.Errorf("the C library of this machine: %w", err)
 		}
-		entries = append(entries, Entry{Path: merged(dir + name), Source: source, Mode: 0o755})
+		at := to + name
+		if slices.Contains(loader, name) {
+			at = "/lib/" + name
+		}
+		entries = append(entries, Entry{Path: merged(at), Source: source, Mode: 0o755})
 	}
 	return entries, nil
 }
@@ -253,8 +271,12 @@ func newestPostgres() string {
 }
 
 // postgres is a PostgreSQL server with the client programs for its care, from
-// Debian's files. Without its compiler (JIT), which is larger than all the rest.
-func postgres(ctx context.Context, say toolchain.Progress) ([]Entry, error) {
+// Debian's files. Without its compiler (JIT), which is larger than all the rest, and only
+// for this machine's architecture: elsewhere the catalog needs a database's address.
+func postgres(ctx context.Context, arch string, say toolchain.Progress) ([]Entry, error) {
+	if arch != runtime.GOARCH {
+		return nil, nil
+	}
 	missing := func() []string {
 		if newestPostgres() == "" {
 			return []string{"postgresql"}

@@ -14,7 +14,6 @@ import (
 	"io"
 	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -55,6 +54,7 @@ type Image struct {
 	Env        []string
 	// User is "uid:gid"; empty for root.
 	User    string
+	Labels  map[string]string
 	Entries []Entry
 }
 
@@ -64,27 +64,12 @@ func (i Image) Write(out string) error {
 	if err != nil {
 		return fmt.Errorf("image %q: its name is wrong: %w", i.Ref, err)
 	}
-	layerTar, err := os.CreateTemp(filepath.Dir(out), ".layer-*.tar")
-	if err != nil {
-		return fmt.Errorf("image %s: make its layer: %w", i.Ref, err)
-	}
-	defer os.Remove(layerTar.Name())
-	err = writeLayer(layerTar, i.Entries)
-	if err := errors.Join(err, layerTar.Close()); err != nil {
-		return fmt.Errorf("image %s: %w", i.Ref, err)
-	}
+	layerTar := out + ".layer"
+	defer os.Remove(layerTar)
 	// Nodes are on this machine: unpacking time matters, size does not.
-	layer, err := tarball.LayerFromFile(layerTar.Name(), tarball.WithCompressionLevel(gzip.NoCompression))
+	img, err := i.build(layerTar, "amd64", gzip.NoCompression)
 	if err != nil {
-		return fmt.Errorf("image %s: read back its layer: %w", i.Ref, err)
-	}
-	img, err := mutate.AppendLayers(empty.Image, layer)
-	if err != nil {
-		return fmt.Errorf("image %s: add its layer: %w", i.Ref, err)
-	}
-	img, err = mutate.ConfigFile(img, i.config(img))
-	if err != nil {
-		return fmt.Errorf("image %s: set its configuration: %w", i.Ref, err)
+		return err
 	}
 	part := out + ".part"
 	if err := tarball.WriteToFile(part, tag, img); err != nil {
@@ -96,18 +81,44 @@ func (i Image) Write(out string) error {
 	return nil
 }
 
-func (i Image) config(img v1.Image) *v1.ConfigFile {
+// build makes the image of one layer, which is read from layerTar as long as the image
+// is used.
+func (i Image) build(layerTar, arch string, compression int) (v1.Image, error) {
+	file, err := os.Create(layerTar)
+	if err != nil {
+		return nil, fmt.Errorf("image %s: make its layer: %w", i.Ref, err)
+	}
+	err = writeLayer(file, i.Entries)
+	if err := errors.Join(err, file.Close()); err != nil {
+		return nil, fmt.Errorf("image %s: %w", i.Ref, err)
+	}
+	layer, err := tarball.LayerFromFile(layerTar, tarball.WithCompressionLevel(compression))
+	if err != nil {
+		return nil, fmt.Errorf("image %s: read back its layer: %w", i.Ref, err)
+	}
+	img, err := mutate.AppendLayers(empty.Image, layer)
+	if err != nil {
+		return nil, fmt.Errorf("image %s: add its layer: %w", i.Ref, err)
+	}
+	if img, err = mutate.ConfigFile(img, i.config(img, arch)); err != nil {
+		return nil, fmt.Errorf("image %s: set its configuration: %w", i.Ref, err)
+	}
+	return img, nil
+}
+
+func (i Image) config(img v1.Image, arch string) *v1.ConfigFile {
 	cfg, err := img.ConfigFile()
 	if err != nil {
 		cfg = &v1.ConfigFile{}
 	}
 	cfg = cfg.DeepCopy()
-	cfg.Architecture, cfg.OS = "amd64", "linux"
+	cfg.Architecture, cfg.OS = arch, "linux"
 	cfg.Created = v1.Time{Time: epoch}
 	cfg.Config.Entrypoint = i.Entrypoint
 	cfg.Config.Env = append([]string{"PATH=/usr/local/bin:/usr/bin:/bin", "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt"}, i.Env...)
 	cfg.Config.User = i.User
 	cfg.Config.WorkingDir = "/"
+	cfg.Config.Labels = i.Labels
 	return cfg
 }
 

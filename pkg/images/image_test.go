@@ -194,3 +194,26 @@ func TestPauseEndsOnSIGTERM(t *testing.T) {
 		t.Errorf("pause ended with %v, want success on SIGTERM", err)
 	}
 }
+
+func TestEveryImageHasADockerfileThatBuildsItsProgramAndSaysItsUser(t *testing.T) {
+	for _, name := range images.Names() {
+		text, err := os.ReadFile("../../build/" + name + ".Dockerfile")
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		user := "USER 65532:65532\n"
+		if name == "node-agent" { // it reads volumes of pods of all users
+			user = "USER 0:0\n"
+		}
+		for _, line := range []string{"./cmd/" + name + "\n", user, `ENTRYPOINT ["/usr/bin/` + name + `"]`} {
+			if !strings.Contains(string(text), line) {
+				t.Errorf("build/%s.Dockerfile has no %q", name, line)
+			}
+		}
+	}
+	files, err := os.ReadDir("../../build")
+	if err != nil || len(files) != len(images.Names()) {
+		t.Errorf("%d Dockerfiles for %d images, %v", len(files), len(images.Names()), err)
+	}
+}

@@ -4,6 +4,7 @@
 set -eu
 psql -v ON_ERROR_STOP=1 -U postgres -d postgres -v owner="$CATALOG_PASSWORD" -v copy="$REPLICATION_PASSWORD" <<'SQL'
 CREATE ROLE catalog LOGIN PASSWORD :'owner';
+GRANT pg_read_all_stats TO catalog; -- to see that a replica of an idle primary is level with it
 CREATE DATABASE catalog OWNER catalog;
 CREATE ROLE replication LOGIN REPLICATION PASSWORD :'copy';
 SQL

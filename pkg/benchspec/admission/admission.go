@@ -69,10 +69,12 @@ func Bindings() []admissionv1.ValidatingAdmissionPolicyBinding {
 	return out
 }
 
+// generated begins the files that are made from this package.
+const generated = "# SPDX-License-Identifier: Apache-2.0\n# Generated from pkg/benchspec by \"go generate ./pkg/benchspec\". Do not edit.\n"
+
 // Manifest is the YAML of all policies and bindings.
 func Manifest() ([]byte, error) {
-	var b bytes.Buffer
-	b.WriteString("# SPDX-License-Identifier: Apache-2.0\n# Generated from pkg/benchspec by \"go generate ./pkg/benchspec\". Do not edit.\n")
+	b := bytes.NewBufferString(generated)
 	policies, bindings := Policies(), Bindings()
 	for i := range policies {
 		for _, object := range []any{policies[i], bindings[i]} {

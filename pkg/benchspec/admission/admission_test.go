@@ -324,9 +324,14 @@ func TestGeneratedFilesAreUpToDate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	affinity, err := admission.AffinityManifest()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for path, want := range map[string]string{
-		"../../../manifests/base/admission/policies.yaml": string(manifest),
-		"../../../docs/reference/annotations.md":          benchspec.ReferencePage(),
+		"../../../manifests/base/admission/policies.yaml":    string(manifest),
+		"../../../manifests/components/affinity/policy.yaml": string(affinity),
+		"../../../docs/reference/annotations.md":             benchspec.ReferencePage(),
 	} {
 		got, err := os.ReadFile(path)
 		if err != nil {

@@ -90,20 +90,31 @@ func Tools() []Tool {
 		{Name: MinIO, Version: "RELEASE.2026-02-12", module: MinIO, pkg: "github.com/minio/minio"},
 		argo(WorkflowController),
 		argoexec(),
+		{Name: Karpenter, Version: "v1.8.0", module: Karpenter, pkg: "sigs.k8s.io/karpenter/kwok"},
+		{Name: CloudNativePG, Version: "v1.26.0", module: CloudNativePG, pkg: "github.com/cloudnative-pg/cloudnative-pg/cmd/manager",
+			ldflags: []string{"-X", "github.com/cloudnative-pg/cloudnative-pg/pkg/versions.buildVersion=1.26.0"}},
+		{Name: ExternalSecrets, Version: "v0.19.2", module: ExternalSecrets, pkg: "github.com/external-secrets/external-secrets"},
+		{Name: Traefik, Version: "v3.6.0", module: Traefik, pkg: "github.com/traefik/traefik/v3/cmd/traefik"},
 	}
 }
 
 // Programs that only some clusters need: kwok simulates nodes, MinIO is an S3
 // server that runs in a pod, and so do Argo Workflows' controller and the executor
-// in its workflows' pods.
+// in its workflows' pods. Karpenter is the autoscaler with its simulated cloud,
+// CloudNativePG an operator of PostgreSQL, External Secrets one of Secrets, and Traefik a
+// gateway.
 const (
 	Kwok               = "kwok"
 	MinIO              = "minio"
 	WorkflowController = "workflow-controller"
 	Argoexec           = "argoexec"
+	Karpenter          = "karpenter"
+	CloudNativePG      = "cnpg"
+	ExternalSecrets    = "external-secrets"
+	Traefik            = "traefik"
 )
 
-var optional = []string{Kwok, MinIO, WorkflowController, Argoexec}
+var optional = []string{Kwok, MinIO, WorkflowController, Argoexec, Karpenter, CloudNativePG, ExternalSecrets, Traefik}
 
 // Set is a complete set of programs.
 type Set struct {
@@ -196,6 +207,33 @@ func (t Tool) key() (string, error) {
 	}
 	fmt.Fprintln(h, t.pkg, t.ldflags, runtime.GOOS, runtime.GOARCH)
 	return fmt.Sprintf("%s-%s-%s", t.module, t.Version, hex.EncodeToString(h.Sum(nil))[:8]), nil
+}
+
+// Fetch downloads the modules that the program is built from, where it is not in the
+// cache yet: an error means that they cannot be had here.
+func Fetch(ctx context.Context, cache, name string) error {
+	set, err := Cached(cache)
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(set.Path(name)); err == nil {
+		return nil
+	}
+	i := slices.IndexFunc(Tools(), func(t Tool) bool { return t.Name == name })
+	if i < 0 {
+		return fmt.Errorf("there is no program %s", name)
+	}
+	t := Tools()[i]
+	work, err := os.MkdirTemp("", "spotbench-fetch-")
+	if err != nil {
+		return fmt.Errorf("make a directory: %w", err)
+	}
+	defer os.RemoveAll(work)
+	if err := t.unpack(work); err != nil {
+		return err
+	}
+	_, err = t.run(ctx, work, "list", "-mod=readonly", "-deps", t.pkg)
+	return err
 }
 
 func (t Tool) build(ctx context.Context, target string) error {

@@ -43,7 +43,7 @@ var definers = []module{
 	{path: "github.com/cloudnative-pg/cloudnative-pg", version: "v1.26.0", sum: "h1:X+ayWg6TXqglziSPejKiviPTf/CSh4AmYXx1mrS3i8s=",
 		crds: []string{"config/crd/bases/*.yaml"}},
 	{path: "github.com/external-secrets/external-secrets", version: "v0.19.2", sum: "h1:bdOpEt9Pww2e8QGh4apX7M0nehwNOVAQJLd8z6hAXWI=",
-		crds: []string{"config/crds/bases/external-secrets.io_*.yaml"}},
+		crds: []string{"config/crds/bases/external-secrets.io_*.yaml", "config/crds/bases/generators.external-secrets.io_generatorstates.yaml"}},
 	{path: "github.com/kedacore/keda/v2", version: "v2.21.0", sum: "h1:R6z2HZvstK4RLUMxroNACzBj74xGxt3kG59b5Xc+Xps=",
 		crds: []string{"config/crd/bases/keda.sh_*.yaml"}},
 	{path: "github.com/prometheus-operator/prometheus-operator", version: "v0.85.0", sum: "h1:M5xLCLEoaW2IJfnuCwFzzpL+jSVQu3KGT84Pye+fW8s=",

@@ -16,14 +16,15 @@ import (
 func main() {
 	docs := flag.String("docs", "", "file to write the reference page to")
 	policies := flag.String("policies", "", "file to write the admission policies to")
+	affinity := flag.String("affinity", "", "file to write the policy to that adds node affinity")
 	flag.Parse()
-	if err := run(*docs, *policies); err != nil {
+	if err := run(*docs, *policies, *affinity); err != nil {
 		fmt.Fprintln(os.Stderr, "generate:", err)
 		os.Exit(1)
 	}
 }
 
-func run(docs, policies string) error {
+func run(docs, policies, affinity string) error {
 	manifest, err := admission.Manifest()
 	if err != nil {
 		return err
@@ -31,5 +32,11 @@ func run(docs, policies string) error {
 	if err := os.WriteFile(docs, []byte(benchspec.ReferencePage()), 0o644); err != nil {
 		return err
 	}
-	return os.WriteFile(policies, manifest, 0o644)
+	if err := os.WriteFile(policies, manifest, 0o644); err != nil {
+		return err
+	}
+	if manifest, err = admission.AffinityManifest(); err != nil {
+		return err
+	}
+	return os.WriteFile(affinity, manifest, 0o644)
 }

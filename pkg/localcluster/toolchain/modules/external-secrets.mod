@@ -1,0 +1,7 @@
+module spotbench.dev/toolchain/external-secrets
+
+go 1.25.0
+
+require github.com/external-secrets/external-secrets v0.19.2
+
+replace github.com/Masterminds/sprig/v3 => github.com/external-secrets/sprig/v3 v3.3.0
