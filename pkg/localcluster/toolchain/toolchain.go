@@ -87,23 +87,27 @@ func Tools() []Tool {
 		{Name: "coredns", Version: "v1.12.4", module: "coredns", pkg: "."},
 		{Name: "ec2-metadata-mock", Version: "v1.13.0", module: "ec2-metadata-mock", pkg: "github.com/aws/amazon-ec2-metadata-mock/cmd/ec2-metadata-mock"},
 		{Name: Kwok, Version: "v0.7.0", module: Kwok, pkg: "sigs.k8s.io/kwok/cmd/kwok"},
+		{Name: KubeRouter, Version: "v2.1.0", module: KubeRouter, pkg: "github.com/cloudnativelabs/kube-router/v2/cmd/kube-router"},
+		{Name: MetricsServer, Version: "v0.8.0", module: MetricsServer, pkg: "sigs.k8s.io/metrics-server/cmd/metrics-server"},
 		{Name: MinIO, Version: "RELEASE.2026-02-12", module: MinIO, pkg: "github.com/minio/minio"},
 		argo(WorkflowController),
 		argoexec(),
 	}
 }
 
-// Programs that only some clusters need: kwok simulates nodes, MinIO is an S3
-// server that runs in a pod, and so do Argo Workflows' controller and the executor
-// in its workflows' pods.
+// Programs that only some clusters need: kwok simulates nodes, kube-router enforces
+// network policies, and in pods run the metrics server for autoscaling, MinIO as an S3
+// server, Argo Workflows' controller and the executor of its workflows.
 const (
 	Kwok               = "kwok"
+	KubeRouter         = "kube-router"
+	MetricsServer      = "metrics-server"
 	MinIO              = "minio"
 	WorkflowController = "workflow-controller"
 	Argoexec           = "argoexec"
 )
 
-var optional = []string{Kwok, MinIO, WorkflowController, Argoexec}
+var optional = []string{Kwok, KubeRouter, MetricsServer, MinIO, WorkflowController, Argoexec}
 
 // Set is a complete set of programs.
 type Set struct {
