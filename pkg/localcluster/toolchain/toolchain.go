@@ -89,6 +89,8 @@ func Tools() []Tool {
 		{Name: Kwok, Version: "v0.7.0", module: Kwok, pkg: "sigs.k8s.io/kwok/cmd/kwok"},
 		{Name: KubeRouter, Version: "v2.1.0", module: KubeRouter, pkg: "github.com/cloudnativelabs/kube-router/v2/cmd/kube-router"},
 		{Name: MetricsServer, Version: "v0.8.0", module: MetricsServer, pkg: "sigs.k8s.io/metrics-server/cmd/metrics-server"},
+		{Name: Prometheus, Version: "v3.5.0", module: Prometheus, pkg: "github.com/prometheus/prometheus/cmd/prometheus",
+			ldflags: []string{"-X", "github.com/prometheus/common/version.Version=3.5.0"}},
 		{Name: MinIO, Version: "RELEASE.2026-02-12", module: MinIO, pkg: "github.com/minio/minio"},
 		argo(WorkflowController),
 		argoexec(),
@@ -96,18 +98,20 @@ func Tools() []Tool {
 }
 
 // Programs that only some clusters need: kwok simulates nodes, kube-router enforces
-// network policies, and in pods run the metrics server for autoscaling, MinIO as an S3
-// server, Argo Workflows' controller and the executor of its workflows.
+// network policies, and in pods run the metrics server for autoscaling, Prometheus (that
+// of Debian cannot find pods), MinIO as an S3 server, Argo Workflows' controller and the
+// executor of its workflows.
 const (
 	Kwok               = "kwok"
 	KubeRouter         = "kube-router"
 	MetricsServer      = "metrics-server"
+	Prometheus         = "prometheus"
 	MinIO              = "minio"
 	WorkflowController = "workflow-controller"
 	Argoexec           = "argoexec"
 )
 
-var optional = []string{Kwok, KubeRouter, MetricsServer, MinIO, WorkflowController, Argoexec}
+var optional = []string{Kwok, KubeRouter, MetricsServer, Prometheus, MinIO, WorkflowController, Argoexec}
 
 // Set is a complete set of programs.
 type Set struct {
