@@ -105,7 +105,7 @@ func start(ctx context.Context) (*envtest.Environment, error) {
 
 // prepare applies what other objects need: namespaces, definitions, and who may do what.
 func prepare(ctx context.Context) error {
-	for _, dir := range []string{"overlays/aws", "overlays/kind", "demo"} {
+	for _, dir := range []string{"overlays/aws", "overlays/kind", "overlays/local", "demo"} {
 		objects, err := manifest.Build(filepath.Join(root, dir))
 		if err != nil {
 			return err
