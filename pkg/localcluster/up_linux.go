@@ -37,7 +37,7 @@ func Build(ctx context.Context, o Options) error {
 	if err := o.complete(); err != nil {
 		return err
 	}
-	_, _, err := prepare(ctx, o, newProgress(o), toolchain.Kwok, toolchain.KubeRouter, toolchain.MetricsServer, toolchain.Prometheus, toolchain.MinIO, toolchain.WorkflowController, toolchain.Argoexec)
+	_, _, err := prepare(ctx, o, newProgress(o), toolchain.Kwok, toolchain.KubeRouter, toolchain.MinIO, toolchain.WorkflowController, toolchain.Argoexec)
 	return err
 }
 
