@@ -62,13 +62,14 @@ func receive(t *testing.T) (*receiver, string) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /slack", func(w http.ResponseWriter, req *http.Request) {
 		var message struct {
-			Attachments []struct{ Title, Text string }
+			Attachments []struct{ Title, Text, Fallback string }
 		}
 		if !decode(w, req, &message) {
 			return
 		}
 		for _, a := range message.Attachments {
-			if _, alert, ok := strings.Cut(a.Title, ": "); ok {
+			// That it is over is told in the same words.
+			if _, alert, ok := strings.Cut(a.Title, ": "); ok && strings.HasPrefix(a.Fallback, "[FIRING") {
 				r.note("slack", alert, a.Title+" | "+strings.TrimSpace(a.Text))
 			}
 		}
