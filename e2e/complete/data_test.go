@@ -5,6 +5,7 @@
 package complete_test
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -72,7 +73,7 @@ func TestThreeCatalogsShareOneDatabaseAndOneCache(t *testing.T) {
 		}
 		out, err := stage.Kubectl.Run(t.Context(), "-n", "data-storage", "exec", "redis-0", "--", "sh", "-c", `REDISCLI_AUTH="$REDIS_PASSWORD" redis-cli dbsize`)
 		if err == nil && strings.TrimSpace(out) == "0" {
-			err = fmt.Errorf("it has none")
+			err = errors.New("it has none")
 		}
 		return err
 	})

@@ -54,7 +54,7 @@ type receiver struct {
 
 func receive(t *testing.T) (*receiver, string) {
 	t.Helper()
-	listener, err := net.Listen("tcp", net.JoinHostPort(stage.Cluster.HostIP().String(), "0"))
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", net.JoinHostPort(stage.Cluster.HostIP().String(), "0"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -40,7 +40,7 @@ func main() {
 // listen greets whoever connects.
 func listen(ports []string) {
 	for _, port := range ports {
-		listener, err := net.Listen("tcp", ":"+port)
+		listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", ":"+port)
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
