@@ -93,7 +93,7 @@ func kubectl(t *testing.T, args ...string) string {
 // cleanupContext outlives the test's own context, which ends before its cleanups run.
 func cleanupContext(t *testing.T) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }

@@ -61,7 +61,7 @@ var rows = []row{
 	}, "no Argo CD ran; of Workflows not the user interface"},
 	{"Monitoring", []proof{
 		{"pkg/scheduling", "TestAlertRulesAreWellFormedAndPassTheirOwnTests", checked},
-		{complete, "TestEveryAlertIsRaisedByItsCauseAndReachesSlackAndPagerDuty", ran},
+		{complete, "TestEveryAlertIsRaisedByItsCauseAndNoticedBySlackAndPagerDuty", ran},
 		{manifests, "TestTheOperatorsRulesAreThoseThatPromtoolTests", checked},
 	}, "Slack and PagerDuty are played by the test; Grafana did not run"},
 	{"GPU Operator", []proof{everyObject}, "it did not run"},

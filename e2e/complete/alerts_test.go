@@ -188,7 +188,7 @@ func hurry(t *testing.T, url string) map[string]string {
 	}
 }
 
-func TestEveryAlertIsRaisedByItsCauseAndReachesSlackAndPagerDuty(t *testing.T) {
+func TestEveryAlertIsRaisedByItsCauseAndNoticedBySlackAndPagerDuty(t *testing.T) {
 	told, url := receive(t)
 	secret, err := stage.Client.CoreV1().Secrets("monitoring").Get(t.Context(), "alerting", metav1.GetOptions{})
 	if err != nil {
@@ -198,6 +198,13 @@ func TestEveryAlertIsRaisedByItsCauseAndReachesSlackAndPagerDuty(t *testing.T) {
 	if _, err := stage.Client.CoreV1().Secrets("monitoring").Update(t.Context(), secret, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		// As it was, for the tests that follow.
+		err := stage.Kubectl.ApplyKustomization(cleanupContext(t), root+"/manifests/overlays/local")
+		if err := errors.Join(err, demo.WaitRolledOut(cleanupContext(t), stage.Client, 2*time.Minute, "model-catalog", "monitoring", system)); err != nil {
+			t.Error(err)
+		}
+	})
 	files := hurry(t, url)
 	overlay(t, impatient, files)
 	kubectl(t, "-n", "monitoring", "rollout", "restart", "deployment/prometheus", "deployment/alertmanager")
