@@ -31,8 +31,8 @@ test: ## Every test: unit, integration and end-to-end on the real local cluster
 ##@ Local cluster
 
 .PHONY: platform-up
-platform-up: tools ## Start the local cluster with Spotbench installed and nothing running on it
-	$(OUT)/bin/demo --install-only
+platform-up: tools ## Start the local cluster with Spotbench installed and nothing running on it (COMPLETE=1: with PostgreSQL, Redis, monitoring and network policies)
+	$(OUT)/bin/demo --install-only $(if $(COMPLETE),--complete)
 
 .PHONY: cluster-up
 cluster-up: tools ## Start the local cluster (CLUSTER=name, NODES=shape file)
@@ -123,6 +123,10 @@ e2e: ## End-to-end tests on the real local cluster (root on Linux)
 .PHONY: e2e-upstream
 e2e-upstream: ## Other people's controllers (Karpenter, CloudNativePG, External Secrets, a gateway) against our manifests; builds them, minutes the first time
 	SPOTBENCH_E2E_UPSTREAM=1 $(GO) run $(GOTESTSUM) --format standard-verbose -- -count=1 -timeout 40m ./e2e/upstream
+
+.PHONY: e2e-platform
+e2e-platform: ## Prove every part of the reference platform and print the table (root on Linux; half an hour; ONLY="Redis|RBAC")
+	$(GO) run ./e2e/rows $(if $(ONLY),-only "$(ONLY)")
 
 .PHONY: lint
 lint: ## Static checks: gofmt, go vet and golangci-lint, strict

@@ -73,6 +73,7 @@ running afterwards, so that you can look around; remove it with
 	flags.StringVar(&opts.DataDir, "data", os.Getenv("SPOTBENCH_DATA"), "reference data whose bench-results are imported too, if there (env SPOTBENCH_DATA)")
 	flags.StringVar(&out, "out", "_out/demo.json", "where the measured report goes")
 	flags.BoolVar(&opts.Workflows, "workflows", false, "install Argo Workflows and the benchmark pipeline too (minutes more the first time)")
+	flags.BoolVar(&opts.Complete, "complete", false, "install the whole platform: PostgreSQL, Redis, monitoring, enforced network policies (minutes more the first time)")
 	flags.DurationVar(&opts.Notice, "notice", demo.DefaultNotice, "time between the spot notice and the machine's end (AWS: 2m)")
 	flags.BoolVar(&installOnly, "install-only", false, "start the cluster and install Spotbench, and submit no benchmark")
 	return cmd

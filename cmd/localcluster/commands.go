@@ -127,6 +127,7 @@ func upCommand(name *string) *cobra.Command {
 	cmd.Flags().StringVar(&file, "shape", "", "YAML file that says which nodes there are (default: five nodes, see `localcluster shape`)")
 	cmd.Flags().StringVar(&o.CacheDir, "cache", "", "directory that keeps built programs and images (default $XDG_CACHE_HOME/spotbench or ~/.cache/spotbench)")
 	cmd.Flags().StringVar(&o.NVMLLibrary, "nvml-library", "", "simulated libnvidia-ml.so.1 to put on GPU nodes (default: none, nodes have no driver)")
+	cmd.Flags().BoolVar(&o.NetworkPolicies, "network-policies", false, "enforce NetworkPolicies on every node, with kube-router (built the first time, minutes)")
 	cmd.Flags().IntVar(&kwok, "kwok-nodes", 0, "number of simulated nodes, spread over the shape's kwok groups")
 	return cmd
 }

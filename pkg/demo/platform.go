@@ -82,7 +82,7 @@ func EnsureConfigMap(ctx context.Context, client kubernetes.Interface, namespace
 	return err
 }
 
-// WaitRolledOut waits until every Deployment and DaemonSet of the namespaces has
+// WaitRolledOut waits until every Deployment, StatefulSet and DaemonSet of the namespaces has
 // all its pods ready, and otherwise says which pod is not and why.
 func WaitRolledOut(ctx context.Context, client kubernetes.Interface, timeout time.Duration, namespaces ...string) error {
 	var missing string
@@ -97,6 +97,17 @@ func WaitRolledOut(ctx context.Context, client kubernetes.Interface, timeout tim
 			for _, d := range deployments.Items {
 				if !deploymentReady(&d) {
 					missing = fmt.Sprintf("deployment %s/%s", ns, d.Name)
+					return false, nil
+				}
+			}
+			statefulSets, err := client.AppsV1().StatefulSets(ns).List(ctx, metav1.ListOptions{})
+			if err != nil {
+				missing = err.Error()
+				return false, nil //nolint:nilerr // as above
+			}
+			for _, set := range statefulSets.Items {
+				if !statefulSetReady(&set) {
+					missing = fmt.Sprintf("statefulset %s/%s", ns, set.Name)
 					return false, nil
 				}
 			}
@@ -122,12 +133,17 @@ func WaitRolledOut(ctx context.Context, client kubernetes.Interface, timeout tim
 
 func deploymentReady(d *appsv1.Deployment) bool {
 	return d.Status.ObservedGeneration >= d.Generation && d.Spec.Replicas != nil &&
-		d.Status.UpdatedReplicas == *d.Spec.Replicas && d.Status.AvailableReplicas == *d.Spec.Replicas
+		d.Status.UpdatedReplicas == *d.Spec.Replicas && d.Status.Replicas == *d.Spec.Replicas && d.Status.AvailableReplicas == *d.Spec.Replicas
+}
+
+func statefulSetReady(s *appsv1.StatefulSet) bool {
+	return s.Status.ObservedGeneration >= s.Generation && s.Spec.Replicas != nil &&
+		s.Status.UpdatedReplicas == *s.Spec.Replicas && s.Status.AvailableReplicas == *s.Spec.Replicas
 }
 
 func daemonSetReady(d *appsv1.DaemonSet) bool {
 	return d.Status.ObservedGeneration >= d.Generation && d.Status.DesiredNumberScheduled > 0 &&
-		d.Status.NumberAvailable == d.Status.DesiredNumberScheduled
+		d.Status.UpdatedNumberScheduled == d.Status.DesiredNumberScheduled && d.Status.NumberAvailable == d.Status.DesiredNumberScheduled
 }
 
 // unreadyPods describes the pods that are not ready, for an error message.

@@ -28,7 +28,7 @@ import (
 )
 
 const (
-	// Ports of every node that lead to the catalog (manifests/overlays/local).
+	// Ports of every node that lead to the catalog (manifests/overlays/demo).
 	catalogTLSPort = 30800
 	catalogWebPort = 30801
 	// catalogName is what certificates and clients inside the cluster call it.
@@ -62,7 +62,7 @@ func Prepare(ctx context.Context, opts Options) (*Stage, error) {
 	if err := localcluster.Down(opts.Cluster, s.progress.Writer()); err != nil {
 		return nil, fmt.Errorf("remove the cluster of an earlier run: %w", err)
 	}
-	s.Cluster, err = localcluster.Up(ctx, localcluster.Options{Name: opts.Cluster, Shape: opts.Shape, CacheDir: opts.CacheDir, NVMLLibrary: library, Progress: s.progress.Writer()})
+	s.Cluster, err = localcluster.Up(ctx, localcluster.Options{Name: opts.Cluster, Shape: opts.Shape, CacheDir: opts.CacheDir, NVMLLibrary: library, NetworkPolicies: opts.Complete, Progress: s.progress.Writer()})
 	if err != nil {
 		return nil, fmt.Errorf("start the local cluster: %w", err)
 	}
@@ -88,7 +88,7 @@ func (s *Stage) build(ctx context.Context) (tars []string, library string, err e
 	if err := toolchain.EnsureDebian(ctx, s.progress.Step); err != nil {
 		return nil, "", err
 	}
-	tools, err := toolchain.Ensure(ctx, s.opts.CacheDir, s.progress.Step, toolchain.MinIO)
+	tools, err := toolchain.Ensure(ctx, s.opts.CacheDir, s.progress.Step, append(s.completeTools(), toolchain.MinIO)...)
 	if err != nil {
 		return nil, "", err
 	}
@@ -102,7 +102,8 @@ func (s *Stage) build(ctx context.Context) (tars []string, library string, err e
 	if err := images.Static("spotbench.dev/minio:dev", tools.Path(toolchain.MinIO), minio); err != nil {
 		return nil, "", err
 	}
-	return append(tars, minio), library, nil
+	complete, err := s.buildComplete(ctx, tools, out)
+	return append(append(tars, minio), complete...), library, err
 }
 
 // install loads the images, creates the secrets and applies the manifests.
@@ -135,11 +136,14 @@ func (s *Stage) install(ctx context.Context, tars []string) error {
 	if err := s.installSecrets(ctx, pair.Cert, pair.Key); err != nil {
 		return err
 	}
-	s.progress.Step("kubectl apply -k manifests/overlays/local")
-	if err := s.Kubectl.ApplyKustomization(ctx, s.path("manifests/overlays/local")); err != nil {
+	if err := s.installCompleteSecrets(ctx); err != nil {
 		return err
 	}
-	if err := WaitRolledOut(ctx, s.Client, rolloutTimeout, "data-storage", "model-catalog", "spotbench-system"); err != nil {
+	s.progress.Step("kubectl apply -k %s", s.overlay())
+	if err := s.Kubectl.ApplyKustomization(ctx, s.path(s.overlay())); err != nil {
+		return err
+	}
+	if err := WaitRolledOut(ctx, s.Client, s.patience(), s.installed()...); err != nil {
 		return err
 	}
 	s.CatalogURL = fmt.Sprintf("http://%s:%d", address, catalogWebPort)
@@ -160,7 +164,7 @@ func (s *Stage) load(ctx context.Context, tars, system, gpu []string) error {
 	for _, tar := range tars {
 		name := strings.TrimSuffix(filepath.Base(tar), ".tar")
 		switch {
-		case slices.Contains([]string{"scheduler", "catalog-api", "minio"}, name):
+		case slices.Contains(slices.Concat(images.Services(), completePrograms, []string{"scheduler", "catalog-api", "minio"}), name):
 			forSystem = append(forSystem, tar)
 		case len(s.opts.GPUImages) == 0 || slices.Contains(s.opts.GPUImages, name):
 			forGPU = append(forGPU, tar)

@@ -49,6 +49,9 @@ type Options struct {
 	GPUImages []string
 	// Workflows installs Argo Workflows and the benchmark pipeline too.
 	Workflows bool
+	// Complete installs the whole platform (manifests/overlays/local) on nodes that enforce
+	// network policies, and not only what the benchmarks need.
+	Complete bool
 	// Output receives the progress.
 	Output io.Writer
 }

@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/spotbench/spotbench/pkg/localcluster/network"
+	"github.com/spotbench/spotbench/pkg/localcluster/node"
 	"github.com/spotbench/spotbench/pkg/localcluster/shape"
 )
 
@@ -146,6 +147,32 @@ func createAddons(ctx context.Context, client kubernetes.Interface, plan network
 		if err := step.do(); err != nil && !apierrors.IsAlreadyExists(err) {
 			return fmt.Errorf("create the %s of cluster DNS: %w", step.what, err)
 		}
+	}
+	return nil
+}
+
+// allowNetworkPolicies gives the nodes' policy engine its rights: it reads, and writes
+// nothing.
+func allowNetworkPolicies(ctx context.Context, client kubernetes.Interface) error {
+	read := []string{"get", "list", "watch"}
+	role := &rbacv1.ClusterRole{
+		ObjectMeta: metav1.ObjectMeta{Name: node.NetworkPolicyUser},
+		Rules: []rbacv1.PolicyRule{
+			{APIGroups: []string{""}, Resources: []string{"namespaces", "pods", "services", "nodes", "endpoints"}, Verbs: read},
+			{APIGroups: []string{"networking.k8s.io"}, Resources: []string{"networkpolicies"}, Verbs: read},
+			{APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"}, Verbs: read},
+		},
+	}
+	binding := &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: node.NetworkPolicyUser},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: node.NetworkPolicyUser},
+		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: node.NetworkPolicyUser}},
+	}
+	if _, err := client.RbacV1().ClusterRoles().Create(ctx, role, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("create the role of the policy engine: %w", err)
+	}
+	if _, err := client.RbacV1().ClusterRoleBindings().Create(ctx, binding, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("create the role binding of the policy engine: %w", err)
 	}
 	return nil
 }

@@ -35,6 +35,9 @@ type Options struct {
 	// NVMLLibrary is the simulated libnvidia-ml.so.1 to put on GPU nodes. If
 	// empty, or if there is no such file, they have no driver.
 	NVMLLibrary string
+	// NetworkPolicies lets every node enforce NetworkPolicies, as a cluster's network
+	// plugin does (kube-router's firewall). Without it they are objects only.
+	NetworkPolicies bool
 	// Progress gets a line for every step; nil for none.
 	Progress io.Writer
 }

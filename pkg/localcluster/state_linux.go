@@ -26,12 +26,14 @@ const (
 
 // state is what a cluster knows about itself; the rest is asked of the kernel.
 type state struct {
-	Name      string       `json:"name"`
-	Plan      network.Plan `json:"plan"`
-	Shape     shape.Shape  `json:"shape"`
-	CacheDir  string       `json:"cacheDir"`
-	NVML      string       `json:"nvmlLibrary,omitempty"`
-	CreatedAt time.Time    `json:"createdAt"`
+	Name     string       `json:"name"`
+	Plan     network.Plan `json:"plan"`
+	Shape    shape.Shape  `json:"shape"`
+	CacheDir string       `json:"cacheDir"`
+	NVML     string       `json:"nvmlLibrary,omitempty"`
+	// NetworkPolicies says that they are enforced.
+	NetworkPolicies bool      `json:"networkPolicies,omitempty"`
+	CreatedAt       time.Time `json:"createdAt"`
 	// Complete is set when the cluster came up wholly.
 	Complete bool `json:"complete"`
 }

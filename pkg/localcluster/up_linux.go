@@ -37,7 +37,8 @@ func Build(ctx context.Context, o Options) error {
 	if err := o.complete(); err != nil {
 		return err
 	}
-	_, _, err := prepare(ctx, o, newProgress(o), toolchain.Kwok, toolchain.MinIO, toolchain.WorkflowController, toolchain.Argoexec, toolchain.Karpenter)
+	_, _, err := prepare(ctx, o, newProgress(o), toolchain.Kwok, toolchain.KubeRouter, toolchain.MinIO,
+		toolchain.WorkflowController, toolchain.Argoexec, toolchain.Karpenter)
 	return err
 }
 
@@ -68,13 +69,16 @@ func Up(ctx context.Context, o Options) (*Cluster, error) {
 	if o.Shape.KwokNodes() > 0 {
 		with = append(with, toolchain.Kwok)
 	}
+	if o.NetworkPolicies {
+		with = append(with, toolchain.KubeRouter)
+	}
 	tools, pause, err := prepare(ctx, o, say, with...)
 	if err != nil {
 		return nil, err
 	}
 	if c, err := Open(o.Name); err == nil {
-		if !reflect.DeepEqual(c.state.Shape, o.Shape) {
-			return nil, fmt.Errorf("cluster %s is up with another shape: take it down first", o.Name)
+		if !reflect.DeepEqual(c.state.Shape, o.Shape) || c.state.NetworkPolicies != o.NetworkPolicies {
+			return nil, fmt.Errorf("cluster %s is up with another shape or other options: take it down first", o.Name)
 		}
 		say("cluster %s is already up", o.Name)
 		return c, nil
@@ -82,7 +86,7 @@ func Up(ctx context.Context, o Options) (*Cluster, error) {
 	if err := Down(o.Name, o.Progress); err != nil {
 		return nil, fmt.Errorf("remove what an earlier start of cluster %s left behind: %w", o.Name, err)
 	}
-	s := &state{Name: o.Name, Shape: o.Shape, CacheDir: o.CacheDir, NVML: o.NVMLLibrary, CreatedAt: time.Now().UTC()}
+	s := &state{Name: o.Name, Shape: o.Shape, CacheDir: o.CacheDir, NVML: o.NVMLLibrary, NetworkPolicies: o.NetworkPolicies, CreatedAt: time.Now().UTC()}
 	if err := claimNetwork(s); err != nil {
 		return nil, err
 	}
@@ -178,6 +182,11 @@ func (c *Cluster) start(ctx context.Context, say toolchain.Progress, pause strin
 		if err := createAddons(ctx, c.client, s.Plan); err != nil {
 			return err
 		}
+		if s.NetworkPolicies {
+			if err := allowNetworkPolicies(ctx, c.client); err != nil {
+				return err
+			}
+		}
 		control := c.machine(controlPlane)
 		if err := control.Start(ctx, "coredns"); err != nil {
 			return err
@@ -243,7 +252,7 @@ func (c *Cluster) bootNode(ctx context.Context, index int, ca *pki.Authority, pa
 		return err
 	}
 	in := node.Inputs{
-		Tool: c.tools.Path, ToolDir: c.tools.Dir, APIServer: apiServerURL(s.Plan), CA: ca, Nodes: len(s.Shape.Nodes), Shape: s.Shape,
+		Tool: c.tools.Path, ToolDir: c.tools.Dir, APIServer: apiServerURL(s.Plan), CA: ca, Nodes: len(s.Shape.Nodes), Shape: s.Shape, NetworkPolicies: s.NetworkPolicies,
 		Socket: c.paths.socket(name), LogDir: c.paths.logs(name), StagingDir: c.paths.run("nodes", name), DiskDir: c.paths.disk("nodes", name),
 	}
 	if s.NVML != "" {
@@ -288,7 +297,13 @@ func (c *Cluster) joinNode(ctx context.Context, index int) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
-	return waitForNode(ctx, c.client, m)
+	if err := waitForNode(ctx, c.client, m); err != nil {
+		return err
+	}
+	if !c.state.NetworkPolicies {
+		return nil
+	}
+	return c.machine(m.Name).Start(ctx, node.ServiceNetworkPolicy)
 }
 
 // routeServices lets the host reach Services over a node that still runs,

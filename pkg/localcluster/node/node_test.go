@@ -169,6 +169,37 @@ func TestTheDriverAndTheDevicePluginHaveTheSameGPUs(t *testing.T) {
 	}
 }
 
+func TestANodeEnforcesNetworkPoliciesWhereTheClusterAsksForIt(t *testing.T) {
+	ca, err := pki.NewAuthority("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, enforced := range []bool{false, true} {
+		in := node.Inputs{Tool: func(name string) string { return "/tools/" + name }, ToolDir: "/tools", APIServer: "https://10.201.0.1:6443", CA: ca, Nodes: 5, Shape: shape.Default(), NetworkPolicies: enforced}
+		spec, err := second("demo").Spec(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		i := slices.IndexFunc(spec.Services, func(s machine.Service) bool { return s.Name == node.ServiceNetworkPolicy })
+		if (i >= 0) != enforced || (file(spec, "/etc/kubernetes/kube-router.conf") != nil) != enforced {
+			t.Errorf("asked %v, the node has a policy engine: %v", enforced, i >= 0)
+		}
+		if i < 0 {
+			continue
+		}
+		engine := spec.Services[i]
+		// Services of network 1 are 10.201.240.0/20; routes and Services are not its work.
+		for _, want := range []string{"--service-cluster-ip-range=10.201.240.0/20", "--run-router=false", "--run-service-proxy=false", "--hostname-override=h100-spot-0"} {
+			if !slices.Contains(engine.Args, want) {
+				t.Errorf("its arguments %v lack %s", engine.Args, want)
+			}
+		}
+		if !engine.Held {
+			t.Error("it starts before the API server knows the node's address")
+		}
+	}
+}
+
 func file(spec machine.Spec, path string) *machine.File {
 	for i := range spec.Node.Files {
 		if spec.Node.Files[i].Path == path {

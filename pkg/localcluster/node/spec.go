@@ -24,7 +24,12 @@ const (
 	ServiceKubeProxy    = "kube-proxy"
 	ServiceMetadata     = "metadata"
 	ServiceDevicePlugin = "gpu-device-plugin"
+	// ServiceNetworkPolicy enforces NetworkPolicies, where the cluster does.
+	ServiceNetworkPolicy = "kube-router"
 )
+
+// NetworkPolicyUser is who asks the API server for policies.
+const NetworkPolicyUser = "system:kube-router"
 
 // Inputs are what a node's machine needs beside its configuration.
 type Inputs struct {
@@ -41,6 +46,8 @@ type Inputs struct {
 	Shape shape.Shape
 	// DriverLibrary is the simulated libnvidia-ml.so.1; empty for none.
 	DriverLibrary []byte
+	// NetworkPolicies are enforced on the node.
+	NetworkPolicies bool
 	// Paths on the host.
 	Socket, LogDir, StagingDir, DiskDir string
 }
@@ -63,6 +70,14 @@ func (n Node) Spec(in Inputs) (machine.Spec, error) {
 			"--config=/etc/kubernetes/kubelet.yaml", "--kubeconfig=/etc/kubernetes/kubelet.conf",
 			"--hostname-override=" + n.Machine.Name, "--node-ip=" + n.IP().String(), "--v=2"}},
 		{Name: ServiceKubeProxy, Held: true, Args: []string{in.Tool("kube-proxy"), "--config=/etc/kubernetes/kube-proxy.yaml", "--v=1"}},
+	}
+	if in.NetworkPolicies {
+		// Only its firewall: addresses and Services are others' work here. It asks for
+		// the node's own address when it starts, so it starts when the kubelet has told.
+		services = append(services, machine.Service{Name: ServiceNetworkPolicy, Held: true, Args: []string{in.Tool("kube-router"),
+			"--run-firewall=true", "--run-router=false", "--run-service-proxy=false", "--enable-cni=false",
+			"--kubeconfig=/etc/kubernetes/kube-router.conf", "--hostname-override=" + n.Machine.Name,
+			"--service-cluster-ip-range=" + n.Plan.ServiceCIDR().String(), "--v=1"}})
 	}
 	if n.Machine.GPU != nil {
 		args := []string{DevicePluginArgv0, "--resource", string(shape.ResourceGPU), "--lost", GPUHealthFile, "--listen", DevicePluginAddress}
@@ -114,10 +129,14 @@ func (n Node) files(in Inputs) ([]machine.File, error) {
 	}
 	add("/etc/kubernetes/pki/kubelet.crt", 0o644, serving.Cert)
 	add("/etc/kubernetes/pki/kubelet.key", 0o600, serving.Key)
-	for path, who := range map[string]pki.Request{
+	clients := map[string]pki.Request{
 		"/etc/kubernetes/kubelet.conf":    {CommonName: "system:node:" + n.Machine.Name, Groups: []string{"system:nodes"}},
 		"/etc/kubernetes/kube-proxy.conf": {CommonName: "system:kube-proxy"},
-	} {
+	}
+	if in.NetworkPolicies {
+		clients["/etc/kubernetes/kube-router.conf"] = pki.Request{CommonName: NetworkPolicyUser}
+	}
+	for path, who := range clients {
 		pair, err := in.CA.Issue(who)
 		if err != nil {
 			return nil, err

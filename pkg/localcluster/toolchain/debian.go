@@ -20,6 +20,7 @@ var debianPrograms = []struct{ file, pkg string }{
 	{"/usr/lib/cni/bridge", "containernetworking-plugins"},
 	{"/usr/sbin/iptables", "iptables"},
 	{"/usr/sbin/ip", "iproute2"},
+	{"/usr/sbin/ipset", "ipset"},
 	{"/usr/bin/mount", "mount"},
 }
 

@@ -87,6 +87,10 @@ func Tools() []Tool {
 		{Name: "coredns", Version: "v1.12.4", module: "coredns", pkg: "."},
 		{Name: "ec2-metadata-mock", Version: "v1.13.0", module: "ec2-metadata-mock", pkg: "github.com/aws/amazon-ec2-metadata-mock/cmd/ec2-metadata-mock"},
 		{Name: Kwok, Version: "v0.7.0", module: Kwok, pkg: "sigs.k8s.io/kwok/cmd/kwok"},
+		{Name: KubeRouter, Version: "v2.1.0", module: KubeRouter, pkg: "github.com/cloudnativelabs/kube-router/v2/cmd/kube-router"},
+		{Name: MetricsServer, Version: "v0.8.0", module: MetricsServer, pkg: "sigs.k8s.io/metrics-server/cmd/metrics-server"},
+		{Name: Prometheus, Version: "v3.5.0", module: Prometheus, pkg: "github.com/prometheus/prometheus/cmd/prometheus",
+			ldflags: []string{"-X", "github.com/prometheus/common/version.Version=3.5.0"}},
 		{Name: MinIO, Version: "RELEASE.2026-02-12", module: MinIO, pkg: "github.com/minio/minio"},
 		argo(WorkflowController),
 		argoexec(),
@@ -98,13 +102,16 @@ func Tools() []Tool {
 	}
 }
 
-// Programs that only some clusters need: kwok simulates nodes, MinIO is an S3
-// server that runs in a pod, and so do Argo Workflows' controller and the executor
-// in its workflows' pods. Karpenter is the autoscaler with its simulated cloud,
-// CloudNativePG an operator of PostgreSQL, External Secrets one of Secrets, and Traefik a
-// gateway.
+// Programs that only some clusters need: kwok simulates nodes, kube-router enforces
+// network policies, Karpenter is the autoscaler with its simulated cloud, CloudNativePG an
+// operator of PostgreSQL, External Secrets one of Secrets, and Traefik a gateway; in pods
+// run the metrics server for autoscaling, Prometheus (that of Debian cannot find pods),
+// MinIO as an S3 server, Argo Workflows' controller and the executor of its workflows.
 const (
 	Kwok               = "kwok"
+	KubeRouter         = "kube-router"
+	MetricsServer      = "metrics-server"
+	Prometheus         = "prometheus"
 	MinIO              = "minio"
 	WorkflowController = "workflow-controller"
 	Argoexec           = "argoexec"
@@ -114,7 +121,10 @@ const (
 	Traefik            = "traefik"
 )
 
-var optional = []string{Kwok, MinIO, WorkflowController, Argoexec, Karpenter, CloudNativePG, ExternalSecrets, Traefik}
+var optional = []string{
+	Kwok, KubeRouter, MetricsServer, Prometheus, MinIO, WorkflowController, Argoexec,
+	Karpenter, CloudNativePG, ExternalSecrets, Traefik,
+}
 
 // Set is a complete set of programs.
 type Set struct {
