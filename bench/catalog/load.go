@@ -40,30 +40,26 @@ func dial(ctx context.Context, address string) (*connection, error) {
 }
 
 // do sends a whole request and reads the answer.
-func (c *connection) do(request []byte) error {
-	_, err := c.exchange(request, io.Discard)
-	return err
-}
+func (c *connection) do(request []byte) error { return c.exchange(request, io.Discard) }
 
-// exchange sends a whole request, reads the answer, and gives the length of its content,
-// which goes to out.
-func (c *connection) exchange(request []byte, out io.Writer) (read int64, err error) {
+// exchange sends a whole request and reads the answer, whose content goes to out.
+func (c *connection) exchange(request []byte, out io.Writer) error {
 	if _, err := c.Write(request); err != nil {
-		return 0, err
+		return err
 	}
 	line, err := c.in.ReadSlice('\n')
 	if err != nil {
-		return 0, err
+		return err
 	}
 	if len(line) < 12 || line[9] != '2' {
 		rest, _ := c.in.Peek(min(c.in.Buffered(), 600)) // it is only for the message
-		return 0, fmt.Errorf("answer %q to %.200q\n%s", bytes.TrimSpace(line), request, rest)
+		return fmt.Errorf("answer %q to %.200q\n%s", bytes.TrimSpace(line), request, rest)
 	}
 	length, chunked := 0, false
 	for {
 		line, err := c.in.ReadSlice('\n')
 		if err != nil {
-			return 0, err
+			return err
 		}
 		if len(line) <= 2 {
 			break
@@ -72,7 +68,7 @@ func (c *connection) exchange(request []byte, out io.Writer) (read int64, err er
 		switch {
 		case bytes.EqualFold(name, []byte("Content-Length")):
 			if length, err = strconv.Atoi(string(bytes.TrimSpace(value))); err != nil {
-				return 0, err
+				return err
 			}
 		case bytes.EqualFold(name, []byte("Transfer-Encoding")):
 			chunked = true
@@ -84,32 +80,29 @@ func (c *connection) exchange(request []byte, out io.Writer) (read int64, err er
 	for {
 		line, err := c.in.ReadSlice('\n')
 		if err != nil {
-			return read, err
+			return err
 		}
 		size, err := strconv.ParseInt(string(bytes.TrimSpace(line)), 16, 32)
 		if err != nil {
-			return read, err
+			return err
 		}
-		if _, err := c.content(int(size), out); err != nil {
-			return read, err
+		if err := c.content(int(size), out); err != nil {
+			return err
 		}
-		if _, err := c.in.Discard(2); err != nil {
-			return read, err
+		if _, err := c.in.Discard(2); err != nil || size == 0 {
+			return err
 		}
-		if size == 0 {
-			return read, nil
-		}
-		read += size
 	}
 }
 
 // content passes a part of the answer on, or over.
-func (c *connection) content(length int, out io.Writer) (int64, error) {
+func (c *connection) content(length int, out io.Writer) error {
 	if out == io.Discard {
-		n, err := c.in.Discard(length)
-		return int64(n), err
+		_, err := c.in.Discard(length)
+		return err
 	}
-	return io.CopyN(out, c.in, int64(length))
+	_, err := io.CopyN(out, c.in, int64(length))
+	return err
 }
 
 // request makes the text of a request.

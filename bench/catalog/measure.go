@@ -242,7 +242,7 @@ func get(ctx context.Context, server, path string) (content []byte, err error) {
 	}
 	defer func() { err = errors.Join(err, c.Close()) }()
 	var out bytes.Buffer
-	_, err = c.exchange(request("GET", path, "", ""), &out)
+	err = c.exchange(request("GET", path, "", ""), &out)
 	return out.Bytes(), err
 }
 
