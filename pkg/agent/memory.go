@@ -42,6 +42,10 @@ func (m *memories) sent(bytes int64, took time.Duration) {
 	m.send = float64(bytes) / took.Seconds()
 }
 
+// askMemory is the time that the runtime gets to say what a container has in memory: one
+// that does not answer that will not checkpoint it either.
+const askMemory = 2 * time.Second
+
 func (m *memories) dumped(bytes int64, took time.Duration) {
 	if bytes <= 0 || took <= 0 {
 		return
@@ -155,6 +159,8 @@ func (w *workload) inMemory(ctx context.Context, pod *corev1.Pod) (transparent.C
 			}
 		}
 	}
+	ctx, cancel := context.WithTimeout(ctx, askMemory)
+	defer cancel()
 	var err error
 	c.Memory, err = w.a.cfg.Memories.Memory(ctx, string(pod.UID), mainContainer(pod))
 	return c, err

@@ -4,6 +4,7 @@ package checkpoint
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"slices"
@@ -52,7 +53,7 @@ func TestATagTellsEveryChangeAndNothingElse(t *testing.T) {
 	if another, err := newTagger(); err != nil || another.of([]byte("x")) == tags.of([]byte("x")) {
 		t.Errorf("two processes make the same tags (%v)", err)
 	}
-	if _, _, err := tags.read(iotest.ErrReader(io.ErrClosedPipe), io.Discard); err != io.ErrClosedPipe {
+	if _, _, err := tags.read(iotest.ErrReader(io.ErrClosedPipe), io.Discard); !errors.Is(err, io.ErrClosedPipe) {
 		t.Errorf("an error of the disk is %v", err)
 	}
 }
