@@ -330,7 +330,7 @@ func TestGeneratedFilesAreUpToDate(t *testing.T) {
 	}
 	for path, want := range map[string]string{
 		"../../../manifests/base/admission/policies.yaml":    string(manifest),
-		"../../../manifests/components/affinity/policy.yaml": string(affinity),
+		"../../../manifests/base/affinity/policy.yaml": string(affinity),
 		"../../../docs/reference/annotations.md":             benchspec.ReferencePage(),
 	} {
 		got, err := os.ReadFile(path)
