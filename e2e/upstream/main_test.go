@@ -223,7 +223,7 @@ func daemon(t *testing.T, dir string, env []string, name string, args ...string)
 			t.Errorf("%s ended by itself: %v", filepath.Base(name), err)
 		default:
 			cancel()
-			<-ended
+			_ = <-ended // it was told to
 		}
 		cancel()
 		if t.Failed() {

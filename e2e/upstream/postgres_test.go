@@ -113,7 +113,7 @@ func TestTheOperatorMakesADatabaseOfOurCluster(t *testing.T) {
 	}
 
 	t.Run("its admission refuses what its definition lets pass", func(t *testing.T) {
-		wrong := objects[slices.IndexFunc(objects, func(o manifest.Object) bool { return o.GetKind() == "Cluster" })].Unstructured.DeepCopy()
+		wrong := objects[slices.IndexFunc(objects, func(o manifest.Object) bool { return o.GetKind() == "Cluster" })].DeepCopy()
 		if err := unstructured.SetNestedField(wrong.Object, int64(3), "spec", "maxSyncReplicas"); err != nil {
 			t.Fatal(err)
 		}
