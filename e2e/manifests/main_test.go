@@ -124,7 +124,7 @@ var prepared = []string{"Namespace", "ServiceAccount", "ClusterRole", "ClusterRo
 
 // prepare applies what other objects need: namespaces, definitions, and who may do what.
 func prepare(ctx context.Context) error {
-	for _, dir := range []string{"overlays/aws", "overlays/kind", "overlays/local", "demo"} {
+	for _, dir := range []string{"overlays/aws", "overlays/kind", "base/affinity", "demo"} {
 		objects, err := manifest.Build(filepath.Join(root, dir))
 		if err != nil {
 			return err

@@ -109,7 +109,7 @@ func start(ctx context.Context) error {
 	return install(ctx)
 }
 
-// installed are the kinds of the overlay local and of the demo that tests need on the cluster: all but
+// installed are the kinds of our manifests that tests need on the cluster: all but
 // our workloads, of which the scheduler runs beside it.
 var installed = []string{"Namespace", "CustomResourceDefinition", "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding", "PriorityClass",
 	"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding", "MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding"}
@@ -130,7 +130,7 @@ func install(ctx context.Context) error {
 		}
 	}
 	var objects []manifest.Object
-	for _, dir := range []string{"overlays/local", "demo"} {
+	for _, dir := range []string{"overlays/local", "base/affinity", "demo"} {
 		more, err := manifest.Build(filepath.Join(manifests, dir))
 		if err != nil {
 			return err
@@ -223,7 +223,7 @@ func daemon(t *testing.T, dir string, env []string, name string, args ...string)
 			t.Errorf("%s ended by itself: %v", filepath.Base(name), err)
 		default:
 			cancel()
-			<-ended
+			_ = <-ended // it was told to
 		}
 		cancel()
 		if t.Failed() {

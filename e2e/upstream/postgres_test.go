@@ -23,6 +23,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/spotbench/spotbench/pkg/catalog/certs"
@@ -113,7 +114,7 @@ func TestTheOperatorMakesADatabaseOfOurCluster(t *testing.T) {
 	}
 
 	t.Run("its admission refuses what its definition lets pass", func(t *testing.T) {
-		wrong := objects[slices.IndexFunc(objects, func(o manifest.Object) bool { return o.GetKind() == "Cluster" })].Unstructured.DeepCopy()
+		wrong := objects[slices.IndexFunc(objects, func(o manifest.Object) bool { return o.GetKind() == "Cluster" })].DeepCopy()
 		if err := unstructured.SetNestedField(wrong.Object, int64(3), "spec", "maxSyncReplicas"); err != nil {
 			t.Fatal(err)
 		}
@@ -182,6 +183,16 @@ func TestTheOperatorMakesADatabaseOfOurCluster(t *testing.T) {
 		for name, quantity := range want {
 			if got := pod.Spec.Containers[0].Resources.Requests[name]; !got.Equal(quantity) {
 				t.Errorf("the primary requests %s of %s, want %s", got.String(), name, quantity.String())
+			}
+		}
+		// The address by which the catalog asks this server and no other.
+		for _, o := range ofKind(t, "overlays/aws", "Service") {
+			selector, _, err := unstructured.NestedStringMap(o.Object, "spec", "selector")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if o.GetNamespace() == storage && labels.SelectorFromSet(selector).Matches(labels.Set(pod.Labels)) != (o.GetName() == pod.Name) {
+				t.Errorf("the Service %s selects %v of a pod with %v", o.GetName(), selector, pod.Labels)
 			}
 		}
 		var claim corev1.PersistentVolumeClaim

@@ -12,4 +12,4 @@
 // The package is pure: no client, no clock, no I/O.
 package benchspec
 
-//go:generate go run ./internal/generate -docs ../../docs/reference/annotations.md -policies ../../manifests/base/admission/policies.yaml -affinity ../../manifests/components/affinity/policy.yaml
+//go:generate go run ./internal/generate -docs ../../docs/reference/annotations.md -policies ../../manifests/base/admission/policies.yaml -affinity ../../manifests/base/affinity/policy.yaml

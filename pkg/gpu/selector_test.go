@@ -63,7 +63,7 @@ func TestACapacitySelectorLetsNoNodeOfTheOtherKindPassThatItsCloudMarks(t *testi
 					t.Fatalf("operator %s of %s", r.Operator, r.Key)
 				}
 				value, has := test.labels[r.Key]
-				selected = selected && !(has && slices.Contains(r.Values, value))
+				selected = selected && (!has || !slices.Contains(r.Values, value))
 			}
 			if selected != want {
 				t.Errorf("%s, wanted %s: selected %t", name, capacity, selected)

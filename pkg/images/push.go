@@ -106,7 +106,7 @@ func (p program) push(ctx context.Context, o PushOptions, say toolchain.Progress
 		return "", fmt.Errorf("make a build directory: %w", err)
 	}
 	defer os.RemoveAll(work)
-	var index v1.ImageIndex = mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
+	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
 	for _, arch := range o.Architectures {
 		say("building %s for %s", ref, arch)
 		img, bill, err := p.release(ctx, o, arch, filepath.Join(work, arch), say)

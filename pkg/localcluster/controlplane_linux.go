@@ -142,7 +142,7 @@ func controlPlaneSpec(s *state, tools *toolchain.Set) (machine.Spec, error) {
 			"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
 			"--service-cluster-ip-range=" + plan.ServiceCIDR().String(),
 			"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--allow-privileged=true",
-			// Beta in 1.34 and off by default: manifests/components/affinity.
+			// Beta in 1.34 and off by default: manifests/base/affinity.
 			"--feature-gates=MutatingAdmissionPolicy=true", "--runtime-config=admissionregistration.k8s.io/v1beta1=true",
 			"--kubelet-client-certificate=" + p.pki("apiserver-kubelet.crt"), "--kubelet-client-key=" + p.pki("apiserver-kubelet.key"),
 			"--kubelet-certificate-authority=" + p.pki("ca.crt"), "--kubelet-preferred-address-types=InternalIP",

@@ -329,9 +329,9 @@ func TestGeneratedFilesAreUpToDate(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, want := range map[string]string{
-		"../../../manifests/base/admission/policies.yaml":    string(manifest),
-		"../../../manifests/components/affinity/policy.yaml": string(affinity),
-		"../../../docs/reference/annotations.md":             benchspec.ReferencePage(),
+		"../../../manifests/base/admission/policies.yaml": string(manifest),
+		"../../../manifests/base/affinity/policy.yaml":    string(affinity),
+		"../../../docs/reference/annotations.md":          benchspec.ReferencePage(),
 	} {
 		got, err := os.ReadFile(path)
 		if err != nil {

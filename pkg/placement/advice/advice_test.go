@@ -169,6 +169,23 @@ func TestWhatWouldGetAPodANode(t *testing.T) {
 	}
 }
 
+func TestAPodWhoseAffinityRepeatsItsModelIsAdvisedToBeMadeAnew(t *testing.T) {
+	p := pod("named", 1, "gpu-model", "H100-80GB")
+	p.NodeAffinity = &v1.NodeSelector{NodeSelectorTerms: []v1.NodeSelectorTerm{}}
+	for _, selector := range gpu.Selectors("H100-80GB") {
+		var term v1.NodeSelectorTerm
+		for _, r := range selector {
+			term.MatchExpressions = append(term.MatchExpressions, v1.NodeSelectorRequirement{Key: r.Key, Operator: v1.NodeSelectorOperator(r.Operator), Values: r.Values})
+		}
+		p.NodeAffinity.NodeSelectorTerms = append(p.NodeAffinity.NodeSelectorTerms, term)
+	}
+	got := texts(t, cluster(node("a", "NVIDIA-L4", gpu.OnDemand, 0)), p)
+	want := []string{"L4-24GB: allow L4-24GB in gpu-model, in a new pod: the node affinity of this one stays."}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("advice (-want +got):\n%s", diff)
+	}
+}
+
 func TestAPodThatCannotBeReadGetsTheErrorAndNoAdvice(t *testing.T) {
 	_, err := advice.For(cluster(node("n", "L4-24GB", gpu.Spot, 0)), pod("p", 1, "capacity", "cheap"))
 	if err == nil || !strings.Contains(err.Error(), `"cheap"`) {

@@ -68,11 +68,7 @@ func (c Change) Apply(s snapshot.Snapshot, p snapshot.Pod) (snapshot.Snapshot, s
 		}
 		s = s.Without(c.Pods...)
 	case Annotate:
-		p.Annotations = maps.Clone(p.Annotations)
-		if p.Annotations == nil {
-			p.Annotations = map[string]string{}
-		}
-		p.Annotations[c.Annotation] = c.Value
+		p = p.Annotated(c.Annotation, c.Value)
 	case FewerGPUs:
 		p.GPUs = c.GPUs
 	case LowerRequest:
@@ -163,13 +159,13 @@ func options(st state, refusal placement.Refusal) []Change {
 	}
 	switch refusal.Reason {
 	case placement.ReasonModel:
-		return allowModel(st.p, n)
+		return anew(st.p, allowModel(st.p, n)...)
 	case placement.ReasonMemory:
 		return lowerMemory(st.p, n)
 	case placement.ReasonShared:
 		return []Change{annotate(benchspec.AnnotationIsolation, string(benchspec.IsolationNone), "drop the isolation")}
 	case placement.ReasonCapacity:
-		return []Change{annotate(benchspec.AnnotationCapacity, string(benchspec.CapacityAny), "set capacity to any, so that "+n.Pool.CapacityType+" will do")}
+		return anew(st.p, annotate(benchspec.AnnotationCapacity, string(benchspec.CapacityAny), "set capacity to any, so that "+n.Pool.CapacityType+" will do"))
 	case placement.ReasonRisk:
 		return raiseRisk(st)
 	case placement.ReasonNeverDone:
@@ -201,6 +197,17 @@ func options(st state, refusal placement.Refusal) []Change {
 	default:
 		return nil // no GPUs, invalid ones, a notice: nothing the pod or time would change
 	}
+}
+
+// anew says of changes to what a pod wants of a node that they need a new pod, where this
+// one has it as node affinity too.
+func anew(p snapshot.Pod, changes ...Change) []Change {
+	for i := range changes {
+		if p.RepeatsAnnotations() {
+			changes[i].Text += ", in a new pod: the node affinity of this one stays"
+		}
+	}
+	return changes
 }
 
 func annotate(annotation, value, text string) Change {
