@@ -29,7 +29,7 @@ import (
 // Audience is the audience of the ServiceAccount tokens that writes need.
 const Audience = "spotbench-catalog"
 
-// TokenSource gives the bearer token of a write; an empty token is not sent.
+// TokenSource gives the bearer token of a request; an empty token is not sent.
 type TokenSource func(ctx context.Context) (string, error)
 
 // Client is safe for concurrent use.
@@ -46,7 +46,7 @@ type Client struct {
 // New makes a client of the catalog at baseURL, for example
 // https://api-service.model-catalog.svc:8000. httpClient carries the catalog's CA
 // and a timeout (nil: one minute and the system's CAs); token may be nil for a
-// client that only reads.
+// client that only reads, where reads are open.
 func New(baseURL string, httpClient *http.Client, token TokenSource) (*Client, error) {
 	u, err := url.Parse(baseURL)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
@@ -150,7 +150,8 @@ func (c *Client) once(ctx context.Context, operation, method, path string, body 
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	if method != http.MethodGet && c.token != nil {
+	// A read shows it only where nobody listens: plain HTTP is for catalogs whose reads are open.
+	if c.token != nil && (method != http.MethodGet || req.URL.Scheme == "https") {
 		token, err := c.token(ctx)
 		if err != nil {
 			return fmt.Errorf("catalog: %s: token: %w", operation, err)

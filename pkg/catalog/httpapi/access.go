@@ -24,12 +24,13 @@ var open = map[string]bool{"/healthz": true, "/readyz": true, "/openapi.json": t
 // tooMany is the problem of a caller who asks too often.
 const tooMany = "too many requests; ask again after Retry-After seconds"
 
-// admit says whether a request may go on before its operation decides about it:
-// reads are for everybody, unless the catalog was told otherwise, and nobody asks too
-// often.
-func (a *api) admit(w http.ResponseWriter, r *http.Request) bool {
+// admit says whether a request may go on before its operation decides about it, and with
+// which context: reads are for everybody, unless the catalog was told otherwise, and nobody
+// asks too often.
+func (a *api) admit(w http.ResponseWriter, r *http.Request) (ctx context.Context, ok bool) {
+	ctx = r.Context()
 	if open[r.URL.Path] {
-		return true
+		return ctx, true
 	}
 	read := r.Method == http.MethodGet || r.Method == http.MethodHead
 	caller := address(r.RemoteAddr)
@@ -48,19 +49,19 @@ func (a *api) admit(w http.ResponseWriter, r *http.Request) bool {
 				w.Header().Add("WWW-Authenticate", `Basic realm="spotbench-catalog", charset="UTF-8"`) // for browsers
 			}
 			writeProblem(w, status, detail)
-			return false
+			return ctx, false
 		}
-		caller = who.User
+		caller, ctx = who.User, catalog.Within(ctx, who.Namespaces)
 	}
 	if !read {
-		return true // its operation names the caller
+		return ctx, true // its operation names the caller
 	}
 	if wait, ok := a.limits.Take(caller); !ok {
 		w.Header().Set("Retry-After", seconds(wait))
 		writeProblem(w, http.StatusTooManyRequests, tooMany)
-		return false
+		return ctx, false
 	}
-	return true
+	return ctx, true
 }
 
 // allow asks the guard, which may ask others: so not for an address that has shown too
@@ -117,7 +118,7 @@ func (a *api) require(role catalog.Role) huma.Middlewares {
 			_ = huma.WriteErr(a.huma, ctx, status, detail)
 		default:
 			target := ctx.URL()
-			next(huma.WithContext(ctx, catalog.Writing(ctx.Context(), catalog.AuditEntry{
+			next(huma.WithContext(ctx, catalog.Writing(catalog.Within(ctx.Context(), who.Namespaces), catalog.AuditEntry{
 				Caller: who.User, Operation: ctx.Operation().OperationID, Target: target.RequestURI(), Remote: address(ctx.RemoteAddr())})))
 		}
 	}}
@@ -167,13 +168,14 @@ func (a *api) registerAccess() {
 	huma.Register(a.huma, create, func(ctx context.Context, in *struct {
 		OfKey
 		Body struct {
-			Role      catalog.Role `json:"role" enum:"read,write,admin"`
-			ExpiresAt time.Time    `json:"expiresAt" doc:"Within two years"`
+			Role       catalog.Role       `json:"role" enum:"read,write,admin"`
+			Namespaces catalog.Namespaces `json:"namespaces,omitempty" nullable:"false" minItems:"1" maxItems:"32" doc:"Namespaces whose runs it may see and write; without, all. A key of the role admin has none"`
+			ExpiresAt  time.Time          `json:"expiresAt" doc:"Within two years"`
 		}
 	}) (*body[madeKey], error) {
 		text, hash := auth.NewKey(in.ID)
 		entry, _ := catalog.WritingOf(ctx)
-		key, err := a.store.CreateKey(ctx, catalog.APIKey{ID: in.ID, Role: in.Body.Role, ExpiresAt: in.Body.ExpiresAt, CreatedBy: entry.Caller}, hash)
+		key, err := a.store.CreateKey(ctx, catalog.APIKey{ID: in.ID, Role: in.Body.Role, Namespaces: in.Body.Namespaces, ExpiresAt: in.Body.ExpiresAt, CreatedBy: entry.Caller}, hash)
 		if errors.Is(err, catalog.ErrChanged) {
 			return nil, huma.Error409Conflict(err.Error())
 		}

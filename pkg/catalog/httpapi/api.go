@@ -143,6 +143,10 @@ func (a *api) problem(err error) error {
 		return huma.Error404NotFound(err.Error())
 	case errors.Is(err, catalog.ErrInvalid):
 		return huma.Error422UnprocessableEntity(err.Error())
+	case errors.Is(err, catalog.ErrForbidden):
+		a.metrics.denied.WithLabelValues(http.StatusText(http.StatusForbidden)).Inc()
+		a.log.Warn("a request was refused", "err", err)
+		return huma.Error403Forbidden(err.Error())
 	case errors.Is(err, catalog.ErrChanged):
 		return huma.Error412PreconditionFailed(err.Error())
 	case errors.Is(err, context.Canceled):

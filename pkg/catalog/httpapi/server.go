@@ -84,9 +84,21 @@ func New(o Options) http.Handler {
 	}
 	answers := tagged(mux)
 	if o.Cache != nil {
-		answers = o.Cache.Handler(answers, matches)
+		answers = forAll(o.Cache.Handler(answers, matches), answers)
 	}
 	return a.observe(mux, answers)
+}
+
+// forAll has reads of callers who may see all runs answered by one handler, and those of
+// the others by another: what is kept for all must not reach them.
+func forAll(kept, fresh http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if read := r.Method == http.MethodGet || r.Method == http.MethodHead; read && catalog.NamespacesOf(r.Context()).Limited() {
+			fresh.ServeHTTP(w, r)
+			return
+		}
+		kept.ServeHTTP(w, r)
+	})
 }
 
 // ReadOnly is the handler without anything that writes, and without what only an
@@ -151,9 +163,11 @@ func (a *api) observe(mux *http.ServeMux, answers http.Handler) http.Handler {
 		header.Set("X-Frame-Options", "DENY")
 		header.Set("Referrer-Policy", "no-referrer")
 		header.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
-		if !a.admit(answer, r) {
+		admitted, ok := a.admit(answer, r)
+		if !ok {
 			return
 		}
+		r = r.WithContext(admitted)
 		if _, r.Pattern = mux.Handler(r); r.Pattern == "" {
 			refusal := &recorder{ResponseWriter: discard{header}, status: http.StatusOK}
 			mux.ServeHTTP(refusal, r)

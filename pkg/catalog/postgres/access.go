@@ -15,11 +15,11 @@ import (
 	"github.com/spotbench/spotbench/pkg/catalog"
 )
 
-const selectKeys = `SELECT id, role, created_at, created_by, rotated_at, expires_at, revoked_at, last_used_at FROM api_keys`
+const selectKeys = `SELECT id, role, namespaces, created_at, created_by, rotated_at, expires_at, revoked_at, last_used_at FROM api_keys`
 
 func scanKey(from row) (k catalog.APIKey, err error) {
 	var rotated, revoked, used *time.Time
-	err = from.Scan(&k.ID, &k.Role, &k.CreatedAt, &k.CreatedBy, &rotated, &k.ExpiresAt, &revoked, &used)
+	err = from.Scan(&k.ID, &k.Role, (*[]string)(&k.Namespaces), &k.CreatedAt, &k.CreatedBy, &rotated, &k.ExpiresAt, &revoked, &used)
 	k.CreatedAt, k.ExpiresAt = k.CreatedAt.UTC(), k.ExpiresAt.UTC()
 	k.RotatedAt, k.RevokedAt, k.LastUsedAt = moment(rotated), moment(revoked), moment(used)
 	return k, err
@@ -32,8 +32,8 @@ func (s *Store) CreateKey(ctx context.Context, key catalog.APIKey, hash []byte) 
 		return made, fmt.Errorf("%w: %w", catalog.ErrInvalid, err)
 	}
 	err = s.write(ctx, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, `INSERT INTO api_keys (id, role, hash, created_by, expires_at) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (id) DO NOTHING`,
-			key.ID, key.Role, hash, key.CreatedBy, stamp(key.ExpiresAt))
+		tag, err := tx.Exec(ctx, `INSERT INTO api_keys (id, role, hash, created_by, expires_at, namespaces) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (id) DO NOTHING`,
+			key.ID, key.Role, hash, key.CreatedBy, stamp(key.ExpiresAt), []string(key.Namespaces))
 		if err != nil {
 			return err
 		}
@@ -88,25 +88,25 @@ func (s *Store) ListKeys(ctx context.Context) ([]catalog.APIKey, error) {
 	return keys, explain(err)
 }
 
-// CheckKey is the role of a key that works and has this secret; "" when there is
-// none. It notes that the key was used.
-func (s *Store) CheckKey(ctx context.Context, id string, hash []byte) (role catalog.Role, err error) {
+// CheckKey is the role and the namespaces of a key that works and has this secret; the
+// role is "" when there is none. It notes that the key was used.
+func (s *Store) CheckKey(ctx context.Context, id string, hash []byte) (role catalog.Role, namespaces catalog.Namespaces, err error) {
 	var current, previous []byte
-	err = s.pool.QueryRow(ctx, `SELECT role, hash, CASE WHEN previous_until > now() THEN previous_hash END FROM api_keys WHERE id = $1 AND revoked_at IS NULL AND expires_at > now()`, id).
-		Scan(&role, &current, &previous)
+	err = s.pool.QueryRow(ctx, `SELECT role, namespaces, hash, CASE WHEN previous_until > now() THEN previous_hash END FROM api_keys WHERE id = $1 AND revoked_at IS NULL AND expires_at > now()`, id).
+		Scan(&role, (*[]string)(&namespaces), &current, &previous)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return "", nil
+		return "", nil, nil
 	}
 	if err != nil {
-		return "", explain(s.heed(err))
+		return "", nil, explain(s.heed(err))
 	}
 	if subtle.ConstantTimeCompare(hash, current)|subtle.ConstantTimeCompare(hash, previous) == 0 {
-		return "", nil
+		return "", nil, nil
 	}
 	// The key is good, also where that cannot be noted: during a failover for one.
 	_, err = s.pool.Exec(ctx, "UPDATE api_keys SET last_used_at = now() WHERE id = $1 AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')", id)
 	_ = s.heed(err)
-	return role, nil
+	return role, namespaces, nil
 }
 
 // ListAudit is one page of the log of writes.

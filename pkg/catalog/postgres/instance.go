@@ -25,6 +25,9 @@ func scanInstance(from row) (catalog.Instance, error) {
 
 // PutInstance creates a machine or merges the update into it.
 func (s *Store) PutInstance(ctx context.Context, uid string, update catalog.Instance) (catalog.Instance, error) {
+	if namespaces := catalog.NamespacesOf(ctx); namespaces.Limited() {
+		return catalog.Instance{}, fmt.Errorf("%w: the caller is limited to %s, and machines are in none", catalog.ErrForbidden, namespaces)
+	}
 	var merged catalog.Instance
 	err := s.write(ctx, func(tx pgx.Tx) error {
 		// The row must exist to be locked.

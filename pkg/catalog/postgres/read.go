@@ -227,6 +227,9 @@ func (s *Store) GetRun(ctx context.Context, key string) (catalog.Detail, error) 
 // GetRunRevision is a run with all its parts, and its revision: a number that
 // grows with each change of any of them.
 func (s *Store) GetRunRevision(ctx context.Context, key string) (detail catalog.Detail, revision int64, err error) {
+	if !catalog.Seen(ctx, key) {
+		return detail, 0, fmt.Errorf("run %q: %w", key, catalog.ErrNotFound)
+	}
 	var asked wholeRun
 	err = s.read(ctx, func(ctx context.Context, pool *pgxpool.Pool) error {
 		// One round trip, and one state of the database: the transaction is part of it.
@@ -261,6 +264,23 @@ func scanRevised(from row) (r revisedRun, err error) {
 type where struct {
 	conditions []string
 	args       []any
+	limited    bool
+}
+
+// within leaves out what belongs to runs that the context may not see. The column is the
+// one of the run's key: keys of a namespace stand together in its index.
+func (w *where) within(ctx context.Context, column string) {
+	namespaces := catalog.NamespacesOf(ctx)
+	if !namespaces.Limited() {
+		return
+	}
+	w.limited = true
+	either := []string{"false"}
+	for _, n := range namespaces {
+		w.args = append(w.args, n+"/", n+"0") // '0' is what follows '/'
+		either = append(either, fmt.Sprintf("%[1]s >= $%[2]d AND %[1]s < $%[3]d", column, len(w.args)-1, len(w.args)))
+	}
+	w.conditions = append(w.conditions, "("+strings.Join(either, " OR ")+")")
 }
 
 func (w *where) equal(column, value string) {
@@ -306,6 +326,15 @@ func (w *where) after(columns string, oldestFirst bool, values ...any) {
 // A plan for any values would be wrong for rare ones where a column has few: that
 // no run has a region is known from the value alone.
 func (w *where) planned() []any { return append([]any{pgx.QueryExecModeCacheDescribe}, w.args...) }
+
+// given are the arguments. What a limited caller may see can be little or nearly all, which
+// only the values tell.
+func (w *where) given() []any {
+	if w.limited {
+		return w.planned()
+	}
+	return w.args
+}
 
 // all is every condition as a WHERE clause.
 func (w *where) all() string {
@@ -359,8 +388,9 @@ type listedRun struct {
 }
 
 // whereRuns is what a query asks of runs.
-func whereRuns(query catalog.RunQuery) where {
+func whereRuns(ctx context.Context, query catalog.RunQuery) where {
 	var w where
+	w.within(ctx, "key")
 	w.equal("model", query.Model)
 	w.equal("benchmark", query.Benchmark)
 	w.equal("gpu_model", query.GPUModel)
@@ -384,7 +414,7 @@ func whereRuns(query catalog.RunQuery) where {
 func (s *Store) ListRuns(ctx context.Context, query catalog.RunQuery) (catalog.Page[catalog.Summary], error) {
 	page := catalog.Page[catalog.Summary]{Items: []catalog.Summary{}}
 	limit := catalog.PageSize(query.Limit)
-	w := whereRuns(query)
+	w := whereRuns(ctx, query)
 	if query.PageToken != "" {
 		p, err := parseToken(query.PageToken, 1, query.OldestFirst)
 		if err != nil {
@@ -433,8 +463,9 @@ type withListed struct {
 func (w withListed) Scan(dest ...any) error { return w.row.Scan(append(dest, w.at)...) }
 
 // whereResults is what a query asks of results, from the page it asks for on.
-func whereResults(query catalog.ResultQuery) (where, error) {
+func whereResults(ctx context.Context, query catalog.ResultQuery) (where, error) {
 	w := where{conditions: []string{current}}
+	w.within(ctx, "run_key")
 	w.equal("run_key", query.RunKey)
 	w.equal("model", query.Model)
 	w.equal("format", query.Format)
@@ -463,11 +494,11 @@ func whereResults(query catalog.ResultQuery) (where, error) {
 func (s *Store) ListResultsJSON(ctx context.Context, query catalog.ResultQuery) (catalog.Page[json.RawMessage], error) {
 	page := catalog.Page[json.RawMessage]{Items: []json.RawMessage{}}
 	limit := catalog.PageSize(query.Limit)
-	w, err := whereResults(query)
+	w, err := whereResults(ctx, query)
 	if err != nil {
 		return page, err
 	}
-	rows, err := ask(ctx, s, scanListed, selectResults+w.sql("imported_at, id", query.OldestFirst, limit), w.args...)
+	rows, err := ask(ctx, s, scanListed, selectResults+w.sql("imported_at, id", query.OldestFirst, limit), w.given()...)
 	if err != nil {
 		return page, explain(err)
 	}
@@ -497,7 +528,10 @@ func (s *Store) ResultJSON(ctx context.Context, id string) (json.RawMessage, err
 	if err != nil {
 		return nil, fmt.Errorf("result %q: %w", id, catalog.ErrNotFound)
 	}
-	rows, err := ask(ctx, s, scanListed, selectResults+" WHERE id = $1", name)
+	var w where
+	w.compare("id =", name)
+	w.within(ctx, "run_key")
+	rows, err := ask(ctx, s, scanListed, selectResults+w.all(), w.args...)
 	if err != nil {
 		return nil, explain(err)
 	}
@@ -514,8 +548,11 @@ func (s *Store) File(ctx context.Context, importID string) (name string, content
 	if err != nil {
 		return "", nil, fmt.Errorf("import %q: %w", importID, catalog.ErrNotFound)
 	}
+	var w where
+	w.compare("i.id =", id)
+	w.within(ctx, "i.run_key")
 	var packed []byte
-	err = s.pool.QueryRow(ctx, "SELECT i.file, f.zstd FROM imports i JOIN files f ON f.import_id = i.id WHERE i.id = $1", id).Scan(&name, &packed)
+	err = s.pool.QueryRow(ctx, "SELECT i.file, f.zstd FROM imports i JOIN files f ON f.import_id = i.id"+w.all(), w.args...).Scan(&name, &packed)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return "", nil, fmt.Errorf("file of import %q: %w", importID, catalog.ErrNotFound)
 	}
@@ -531,6 +568,7 @@ func (s *Store) ListInterruptions(ctx context.Context, query catalog.Interruptio
 	page := catalog.Page[catalog.Interruption]{Items: []catalog.Interruption{}}
 	limit := catalog.PageSize(query.Limit)
 	var w where
+	w.within(ctx, "run_key")
 	w.equal("run_key", query.RunKey)
 	w.equal("node", query.Node)
 	w.equal("kind", query.Kind)
@@ -551,7 +589,7 @@ func (s *Store) ListInterruptions(ctx context.Context, query catalog.Interruptio
 		return i, err
 	}
 	rows, err := collect(ctx, s.pool, scan, strings.Replace(selectInterruptions, " FROM interruptions", ", listed_at FROM interruptions", 1)+
-		w.sql("listed_at, run_key, notice_id", query.OldestFirst, limit), w.args...)
+		w.sql("listed_at, run_key, notice_id", query.OldestFirst, limit), w.given()...)
 	if err != nil {
 		return page, explain(err)
 	}
@@ -579,10 +617,12 @@ func (s *Store) ListModels(ctx context.Context) ([]catalog.Model, error) {
 		m.LastRunAt = moment(last)
 		return m, err
 	}
+	w := where{conditions: []string{"model <> ''"}}
+	w.within(ctx, "key")
 	models, err := ask(ctx, s, scan, `SELECT model, sum(runs)::bigint, sum(results)::bigint,
 		coalesce(array_agg(gpu_model ORDER BY gpu_model) FILTER (WHERE gpu_model <> ''), '{}'), max(last)
-		FROM (SELECT model, gpu_model, count(*) AS runs, sum(results) AS results, max(started_at) AS last FROM runs WHERE model <> '' GROUP BY model, gpu_model) g
-		GROUP BY model ORDER BY model`)
+		FROM (SELECT model, gpu_model, count(*) AS runs, sum(results) AS results, max(started_at) AS last FROM runs`+w.all()+` GROUP BY model, gpu_model) g
+		GROUP BY model ORDER BY model`, w.given()...)
 	if models == nil {
 		models = []catalog.Model{}
 	}

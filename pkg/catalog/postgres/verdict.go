@@ -84,7 +84,7 @@ func (s *Store) Rejudge(ctx context.Context) (int, error) {
 // order, or the newest. More than catalog.MaxMeasured there are not; more says
 // whether some were left out for that.
 func (s *Store) Measured(ctx context.Context, keys []string, query catalog.RunQuery) (runs []catalog.Detail, more bool, err error) {
-	w := whereRuns(query)
+	w := whereRuns(ctx, query)
 	if len(keys) > 0 {
 		w.args = append(w.args, keys)
 		w.conditions = append(w.conditions, fmt.Sprintf("key = ANY($%d)", len(w.args)))

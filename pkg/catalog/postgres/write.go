@@ -19,6 +19,9 @@ import (
 // updates of one run follow each other, counts a new revision of the run, and
 // judges it.
 func (s *Store) inRun(ctx context.Context, key string, do func(pgx.Tx) error) error {
+	if err := catalog.MayWrite(ctx, key); err != nil {
+		return err
+	}
 	err := s.write(ctx, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, "UPDATE runs SET revision = revision + 1, updated_at = now() WHERE key = $1", key)
 		if err != nil {
@@ -39,6 +42,9 @@ func (s *Store) inRun(ctx context.Context, key string, do func(pgx.Tx) error) er
 // with its revision. ifRevision, if not 0, is the revision the writer saw, or
 // catalog.NotYet or catalog.AnyRevision.
 func (s *Store) PutRun(ctx context.Context, key string, update catalog.Run, ifRevision int64) (catalog.Run, int64, error) {
+	if err := catalog.MayWriteRun(ctx, key, update); err != nil {
+		return catalog.Run{}, 0, err
+	}
 	var merged catalog.Run
 	var revision int64
 	err := s.write(ctx, func(tx pgx.Tx) error {
@@ -181,6 +187,9 @@ func (s *Store) PutTelemetry(ctx context.Context, key, podUID string, telemetry 
 // has had this content before; the import is then the one of that time. Another
 // content under a name the run knows takes the place of the earlier one.
 func (s *Store) Import(ctx context.Context, runKey, file, format string, content []byte, results []catalog.Result) (imported catalog.Import, created bool, err error) {
+	if err := catalog.MayWrite(ctx, runKey); err != nil {
+		return imported, false, err
+	}
 	imported, results = catalog.NewImport(runKey, file, format, content, results, *stamp(s.now()))
 	packed := pack(content)
 	rows := make([]resultRow, len(results))
