@@ -86,6 +86,7 @@ type AuditEntry struct {
 type AuditQuery struct {
 	Caller        string
 	Since, Before time.Time
+	OldestFirst   bool
 	Limit         int
 	PageToken     string
 }

@@ -313,18 +313,8 @@ func (c *Client) PutInstance(ctx context.Context, uid string, instance catalog.I
 }
 
 // ListInstances is one page of machines, the youngest first.
-func (c *Client) ListInstances(ctx context.Context, q catalog.InstanceQuery) (catalog.Page[catalog.Instance], error) {
-	v := url.Values{}
-	setString(v, "provider", q.Provider)
-	setString(v, "region", q.Region)
-	setString(v, "zone", q.Zone)
-	setString(v, "instanceType", q.InstanceType)
-	setString(v, "capacityType", q.CapacityType)
-	setString(v, "pageToken", q.PageToken)
-	setInt(v, "limit", q.Limit)
-	var out catalog.Page[catalog.Instance]
-	err := c.do(ctx, http.MethodGet, query("/v1/instances", v), nil, &out)
-	return out, err
+func (c *Client) ListInstances(ctx context.Context, f filter.InstanceList) (catalog.Page[catalog.Instance], error) {
+	return list[catalog.Page[catalog.Instance]](ctx, c, "/v1/instances", &f)
 }
 
 // ListRisks is how likely machines of each pool are taken back, as learned from

@@ -15,6 +15,7 @@ import (
 
 	"github.com/spotbench/spotbench/pkg/catalog"
 	"github.com/spotbench/spotbench/pkg/catalog/auth"
+	"github.com/spotbench/spotbench/pkg/catalog/filter"
 )
 
 // open are the addresses that anybody may ask whatever reads need: those that
@@ -204,10 +205,11 @@ func (a *api) registerAccess() {
 		Caller    string    `query:"caller" maxLength:"512" doc:"Who wrote"`
 		Since     time.Time `query:"since" doc:"At or after this time"`
 		Before    time.Time `query:"before" doc:"Before this time"`
+		Order     string    `query:"order" enum:"newest,oldest,desc,asc" default:"newest" doc:"Which come first; newest is the same as desc, oldest the same as asc"`
 		Limit     int       `query:"limit" minimum:"1" maximum:"500" default:"50" doc:"Most items on the page"`
 		PageToken string    `query:"pageToken" maxLength:"2048" doc:"nextPageToken of the page before, for the same filters"`
 	}) (*body[catalog.Page[catalog.AuditEntry]], error) {
-		page, err := a.store.ListAudit(ctx, catalog.AuditQuery{Caller: in.Caller, Since: in.Since, Before: in.Before, Limit: in.Limit, PageToken: in.PageToken})
+		page, err := a.store.ListAudit(ctx, catalog.AuditQuery{Caller: in.Caller, Since: in.Since, Before: in.Before, OldestFirst: filter.Ascending(in.Order), Limit: in.Limit, PageToken: in.PageToken})
 		return &body[catalog.Page[catalog.AuditEntry]]{page}, a.problem(err)
 	})
 }

@@ -117,7 +117,7 @@ func (s *Store) ListAudit(ctx context.Context, query catalog.AuditQuery) (catalo
 	w.equal("caller", query.Caller)
 	w.between("at", query.Since, query.Before)
 	if query.PageToken != "" {
-		p, err := parseToken(query.PageToken, 1, false)
+		p, err := parseToken(query.PageToken, 1, query.OldestFirst)
 		if err != nil {
 			return page, err
 		}
@@ -125,7 +125,7 @@ func (s *Store) ListAudit(ctx context.Context, query catalog.AuditQuery) (catalo
 		if err != nil {
 			return page, fmt.Errorf("%w: pageToken %q is not one this list gave; leave it out for the first page", catalog.ErrInvalid, query.PageToken)
 		}
-		w.after("at, id", false, p.At, id)
+		w.after("at, id", query.OldestFirst, p.At, id)
 	}
 	var ids []int64
 	scan := func(from row) (e catalog.AuditEntry, err error) {
@@ -134,13 +134,13 @@ func (s *Store) ListAudit(ctx context.Context, query catalog.AuditQuery) (catalo
 		e.At, ids = e.At.UTC(), append(ids, id)
 		return e, err
 	}
-	rows, err := collect(ctx, s.pool, scan, "SELECT id, at, caller, operation, target, remote FROM audit"+w.sql("at, id", false, limit), w.args...)
+	rows, err := collect(ctx, s.pool, scan, "SELECT id, at, caller, operation, target, remote FROM audit"+w.sql("at, id", query.OldestFirst, limit), w.args...)
 	if err != nil {
 		return page, explain(err)
 	}
 	if len(rows) > limit {
 		rows = rows[:limit]
-		page.NextPageToken = position{At: rows[limit-1].At, Keys: []string{strconv.FormatInt(ids[limit-1], 10)}}.token()
+		page.NextPageToken = position{OldestFirst: query.OldestFirst, At: rows[limit-1].At, Keys: []string{strconv.FormatInt(ids[limit-1], 10)}}.token()
 	}
 	page.Items = append(page.Items, rows...)
 	return page, nil

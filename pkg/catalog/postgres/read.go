@@ -109,21 +109,19 @@ func scanTelemetryOf(from row) (of[catalog.Telemetry], error) {
 	return o, json.Unmarshal(body, &o.part.GPUs)
 }
 
-const selectResults = `SELECT body, imported_at, id::text FROM results`
+const selectResults = `SELECT body, id::text FROM results`
 
 // current leaves out the results whose file came again with other content.
 const current = "NOT superseded"
 
-// listedResult is a result as it is stored, with what its place in a list
-// follows from.
+// listedResult is a result as it is stored.
 type listedResult struct {
-	body       json.RawMessage
-	importedAt time.Time
-	id         string
+	body json.RawMessage
+	id   string
 }
 
 func scanListed(from row) (r listedResult, err error) {
-	return r, from.Scan((*[]byte)(&r.body), &r.importedAt, &r.id)
+	return r, from.Scan((*[]byte)(&r.body), &r.id)
 }
 
 func scanResult(from row) (r catalog.Result, err error) {
@@ -264,7 +262,8 @@ func scanRevised(from row) (r revisedRun, err error) {
 type where struct {
 	conditions []string
 	args       []any
-	limited    bool
+	// limited has the statement planned for its values.
+	limited bool
 }
 
 // within leaves out what belongs to runs that the context may not see. The column is the
@@ -360,6 +359,9 @@ type position struct {
 	Keys []string  `json:"k"`
 	// OldestFirst is the order of the list that the page was of.
 	OldestFirst bool `json:"o,omitempty"`
+	// By is what it was sorted by, if not by its time, and Value what the last row has.
+	By    string `json:"b,omitempty"`
+	Value string `json:"v,omitempty"`
 }
 
 func (p position) token() string {
@@ -377,14 +379,18 @@ func parseToken(token string, keys int, oldestFirst bool) (position, error) {
 		err = json.Unmarshal(b, &p)
 	}
 	if err != nil || len(p.Keys) != keys || p.OldestFirst != oldestFirst {
-		return position{}, fmt.Errorf("%w: pageToken %q is not one this list gave; leave it out for the first page", catalog.ErrInvalid, token)
+		return position{}, unknownToken(token)
 	}
 	return p, nil
 }
 
+func unknownToken(token string) error {
+	return fmt.Errorf("%w: pageToken %q is not one this list gave; leave it out for the first page", catalog.ErrInvalid, token)
+}
+
 type listedRun struct {
 	catalog.Run
-	at time.Time
+	place
 }
 
 // whereRuns is what a query asks of runs.
@@ -414,29 +420,29 @@ func whereRuns(ctx context.Context, query catalog.RunQuery) where {
 func (s *Store) ListRuns(ctx context.Context, query catalog.RunQuery) (catalog.Page[catalog.Summary], error) {
 	page := catalog.Page[catalog.Summary]{Items: []catalog.Summary{}}
 	limit := catalog.PageSize(query.Limit)
-	w := whereRuns(ctx, query)
-	if query.PageToken != "" {
-		p, err := parseToken(query.PageToken, 1, query.OldestFirst)
-		if err != nil {
-			return page, err
-		}
-		w.after("listed_at, key", query.OldestFirst, p.At, p.Keys[0])
+	o, err := orderOf(query.Sort, "startedAt", "listed_at", "key", query.OldestFirst, sortsOfRuns)
+	if err != nil {
+		return page, err
 	}
-	err := s.snapshot(ctx, func(ctx context.Context, tx pgx.Tx) error {
+	w := whereRuns(ctx, query)
+	if err := w.sortBy(o, query.PageToken, asText, 1); err != nil {
+		return page, err
+	}
+	err = s.snapshot(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		page.Items, page.NextPageToken = []catalog.Summary{}, "" // of an attempt before this one
 		scan := func(from row) (listedRun, error) {
 			var r listedRun
 			var err error
-			r.Run, _, err = scanRun(withListed{from, &r.at})
+			r.Run, _, err = scanRun(withMore{from, o.into(&r.place)})
 			return r, err
 		}
-		rows, err := collect(ctx, tx, scan, strings.Replace(selectRun, " FROM runs", ", listed_at FROM runs", 1)+w.sql("listed_at, key", query.OldestFirst, limit), w.planned()...)
+		rows, err := collect(ctx, tx, scan, strings.Replace(selectRun, " FROM runs", ", "+o.value()+" FROM runs", 1)+w.sql(o.columns(), o.ascending, limit), w.planned()...)
 		if err != nil {
 			return err
 		}
 		if len(rows) > limit {
 			rows = rows[:limit]
-			page.NextPageToken = position{OldestFirst: query.OldestFirst, At: rows[limit-1].at, Keys: []string{rows[limit-1].Key}}.token()
+			page.NextPageToken = o.token(rows[limit-1].place, rows[limit-1].Key)
 		}
 		runs := make([]catalog.Run, len(rows))
 		for n, r := range rows {
@@ -454,16 +460,16 @@ func (s *Store) ListRuns(ctx context.Context, query catalog.RunQuery) (catalog.P
 	return page, explain(err)
 }
 
-// withListed scans one column more than the row's own reader asks for.
-type withListed struct {
+// withMore scans one column more than the row's own reader asks for.
+type withMore struct {
 	row
-	at *time.Time
+	more any
 }
 
-func (w withListed) Scan(dest ...any) error { return w.row.Scan(append(dest, w.at)...) }
+func (w withMore) Scan(dest ...any) error { return w.row.Scan(append(dest, w.more)...) }
 
 // whereResults is what a query asks of results, from the page it asks for on.
-func whereResults(ctx context.Context, query catalog.ResultQuery) (where, error) {
+func whereResults(ctx context.Context, query catalog.ResultQuery, o ordering) (where, error) {
 	w := where{conditions: []string{current}}
 	w.within(ctx, "run_key")
 	w.equal("run_key", query.RunKey)
@@ -475,18 +481,17 @@ func whereResults(ctx context.Context, query catalog.ResultQuery) (where, error)
 		w.compare("concurrency =", *query.Concurrency)
 	}
 	w.between("imported_at", query.Since, query.Before)
-	if query.PageToken != "" {
-		p, err := parseToken(query.PageToken, 1, query.OldestFirst)
-		if err != nil {
-			return w, err
-		}
-		id, err := uuid.Parse(p.Keys[0])
-		if err != nil {
-			return w, fmt.Errorf("%w: pageToken %q is not one this list gave; leave it out for the first page", catalog.ErrInvalid, query.PageToken)
-		}
-		w.after("imported_at, id", query.OldestFirst, p.At, id)
+	if !o.indexed && query.Model == "" && query.RunKey == "" {
+		return w, fmt.Errorf("%w: sort %s needs one of the filters model and run: without it every result there is would be read", catalog.ErrInvalid, o.by)
 	}
-	return w, nil
+	w.limited = w.limited || o.by != ""
+	return w, w.sortBy(o, query.PageToken, asUUID, 1)
+}
+
+// asUUID is the name of a result.
+func asUUID(keys []string) ([]any, error) {
+	id, err := uuid.Parse(keys[0])
+	return []any{id}, err
 }
 
 // ListResultsJSON is one page of results as they are stored: the JSON of
@@ -494,17 +499,29 @@ func whereResults(ctx context.Context, query catalog.ResultQuery) (where, error)
 func (s *Store) ListResultsJSON(ctx context.Context, query catalog.ResultQuery) (catalog.Page[json.RawMessage], error) {
 	page := catalog.Page[json.RawMessage]{Items: []json.RawMessage{}}
 	limit := catalog.PageSize(query.Limit)
-	w, err := whereResults(ctx, query)
+	o, err := orderOf(query.Sort, "importedAt", "imported_at", "id", query.OldestFirst, sortsOfResults)
 	if err != nil {
 		return page, err
 	}
-	rows, err := ask(ctx, s, scanListed, selectResults+w.sql("imported_at, id", query.OldestFirst, limit), w.given()...)
+	w, err := whereResults(ctx, query, o)
+	if err != nil {
+		return page, err
+	}
+	type sorted struct {
+		listedResult
+		place
+	}
+	scan := func(from row) (r sorted, err error) {
+		r.listedResult, err = scanListed(withMore{from, o.into(&r.place)})
+		return r, err
+	}
+	rows, err := ask(ctx, s, scan, strings.Replace(selectResults, " FROM results", ", "+o.value()+" FROM results", 1)+w.sql(o.columns(), o.ascending, limit), w.given()...)
 	if err != nil {
 		return page, explain(err)
 	}
 	if len(rows) > limit {
 		rows = rows[:limit]
-		page.NextPageToken = position{OldestFirst: query.OldestFirst, At: rows[limit-1].importedAt, Keys: []string{rows[limit-1].id}}.token()
+		page.NextPageToken = o.token(rows[limit-1].place, rows[limit-1].id)
 	}
 	for _, r := range rows {
 		page.Items = append(page.Items, r.body)
@@ -574,29 +591,28 @@ func (s *Store) ListInterruptions(ctx context.Context, query catalog.Interruptio
 	w.equal("kind", query.Kind)
 	w.between("notice_at", query.Since, query.Before)
 	w.between("listed_at", query.Since, query.Before) // the same where there is a notice, and has the index
-	if query.PageToken != "" {
-		p, err := parseToken(query.PageToken, 2, query.OldestFirst)
-		if err != nil {
-			return page, err
-		}
-		w.after("listed_at, run_key, notice_id", query.OldestFirst, p.At, p.Keys[0], p.Keys[1])
+	o, err := orderOf(query.Sort, "noticeAt", "listed_at", "run_key, notice_id", query.OldestFirst, sortsOfInterruptions)
+	if err != nil {
+		return page, err
 	}
-	var listed []time.Time
+	if err := w.sortBy(o, query.PageToken, asText, 2); err != nil {
+		return page, err
+	}
+	var places []place
 	scan := func(from row) (catalog.Interruption, error) {
-		var at time.Time
-		i, err := scanInterruption(withListed{from, &at})
-		listed = append(listed, at)
+		var p place
+		i, err := scanInterruption(withMore{from, o.into(&p)})
+		places = append(places, p)
 		return i, err
 	}
-	rows, err := collect(ctx, s.pool, scan, strings.Replace(selectInterruptions, " FROM interruptions", ", listed_at FROM interruptions", 1)+
-		w.sql("listed_at, run_key, notice_id", query.OldestFirst, limit), w.given()...)
+	rows, err := collect(ctx, s.pool, scan, strings.Replace(selectInterruptions, " FROM interruptions", ", "+o.value()+" FROM interruptions", 1)+
+		w.sql(o.columns(), o.ascending, limit), w.given()...)
 	if err != nil {
 		return page, explain(err)
 	}
 	if len(rows) > limit {
 		rows = rows[:limit]
-		last := rows[limit-1]
-		page.NextPageToken = position{OldestFirst: query.OldestFirst, At: listed[limit-1], Keys: []string{last.RunKey, last.NoticeID}}.token()
+		page.NextPageToken = o.token(places[limit-1], rows[limit-1].RunKey, rows[limit-1].NoticeID)
 	}
 	page.Items = append(page.Items, rows...)
 	return page, nil
