@@ -33,6 +33,7 @@ type Store interface {
 	Lives(ctx context.Context, since time.Time) ([]catalog.Instance, error)
 	Savings(ctx context.Context, query catalog.SavingsQuery) (catalog.SavingsReport, error)
 	Import(ctx context.Context, runKey, file, format string, content []byte, results []catalog.Result) (imported catalog.Import, created bool, err error)
+	GetTelemetry(ctx context.Context, key string) ([]catalog.Telemetry, error)
 	GetRunRevision(ctx context.Context, key string) (catalog.Detail, int64, error)
 	ListRuns(ctx context.Context, query catalog.RunQuery) (catalog.Page[catalog.Summary], error)
 	ListResults(ctx context.Context, query catalog.ResultQuery) (catalog.Page[catalog.Result], error)

@@ -140,10 +140,10 @@ func (a *api) registerRuns() {
 			telemetry, err := a.store.PutTelemetry(ctx, in.Key, in.PodUID, in.Body)
 			return &body[catalog.Telemetry]{telemetry}, a.problem(err)
 		})
-	huma.Register(a.huma, conditional("get-telemetry", "/v1/runs/{key}/telemetry", "The telemetry of a run, one entry per pod", http.StatusNotFound),
+	huma.Register(a.huma, conditional("get-telemetry", "/v1/runs/{key}/telemetry", "The telemetry of a run, one entry per pod, with how it went over time", http.StatusNotFound),
 		func(ctx context.Context, in *OfRun) (*body[catalog.Page[catalog.Telemetry]], error) {
-			run, _, err := a.store.GetRunRevision(ctx, in.Key)
-			return &body[catalog.Page[catalog.Telemetry]]{catalog.Page[catalog.Telemetry]{Items: run.Telemetry}}, a.problem(err)
+			telemetry, err := a.store.GetTelemetry(ctx, in.Key)
+			return &body[catalog.Page[catalog.Telemetry]]{catalog.Page[catalog.Telemetry]{Items: telemetry}}, a.problem(err)
 		})
 }
 

@@ -157,18 +157,27 @@ func (s *Store) PutInterruption(ctx context.Context, key, noticeID string, updat
 // PutTelemetry replaces the telemetry of one pod: a summary is whole or nothing.
 func (s *Store) PutTelemetry(ctx context.Context, key, podUID string, telemetry catalog.Telemetry) (catalog.Telemetry, error) {
 	telemetry.PodUID = podUID
-	gpus := telemetry.GPUs
+	gpus, series := slices.Clone(telemetry.GPUs), map[string]*catalog.Series{}
+	for n, g := range gpus {
+		if g.Series != nil {
+			series[g.UUID], gpus[n].Series = g.Series, nil
+		}
+	}
 	if gpus == nil {
 		gpus = []catalog.GPUTelemetry{}
 	}
 	body, err := json.Marshal(gpus)
+	var course []byte // null leaves what is there
+	if err == nil && len(series) > 0 {
+		course, err = json.Marshal(series)
+	}
 	if err != nil {
 		return catalog.Telemetry{}, fmt.Errorf("%w: telemetry: %w", catalog.ErrInvalid, err)
 	}
 	err = s.inRun(ctx, key, func(tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, `INSERT INTO telemetry (run_key, pod_uid, from_at, to_at, gpus) VALUES ($1, $2, $3, $4, $5)
-			ON CONFLICT (run_key, pod_uid) DO UPDATE SET from_at = excluded.from_at, to_at = excluded.to_at, gpus = excluded.gpus`,
-			key, podUID, stamp(telemetry.From), stamp(telemetry.To), body)
+		_, err := tx.Exec(ctx, `INSERT INTO telemetry (run_key, pod_uid, from_at, to_at, gpus, series) VALUES ($1, $2, $3, $4, $5, $6)
+			ON CONFLICT (run_key, pod_uid) DO UPDATE SET from_at = excluded.from_at, to_at = excluded.to_at, gpus = excluded.gpus, series = coalesce(excluded.series, telemetry.series)`,
+			key, podUID, stamp(telemetry.From), stamp(telemetry.To), body, course)
 		if err != nil {
 			return err
 		}
