@@ -104,7 +104,7 @@ func newPlots(d catalog.Detail, telemetry []catalog.Telemetry, now time.Time) []
 	axis := axis{from, to.Sub(from)}
 	var plots []plot
 	for _, q := range quantities {
-		p := plot{Title: q.title, Unit: q.unit, Marks: axis.marks(d.Interruptions, to), Ticks: ticks(from, axis.whole)}
+		p := plot{Title: q.title, Unit: q.unit, Marks: axis.marks(d.Interruptions, to), Ticks: axis.ticks()}
 		low, high := math.Inf(1), math.Inf(-1)
 		for _, c := range courses {
 			for _, v := range q.of(c.series) {
@@ -166,6 +166,13 @@ func scale(low, high float64, zero bool) (bottom, top float64) {
 type axis struct {
 	from  time.Time
 	whole time.Duration
+}
+
+// ticks are those of the timeline, with a shorter start: a plot is narrow.
+func (a axis) ticks() []tick {
+	all := ticks(a.from, a.whole)
+	all[0].Label = a.from.UTC().Format("15:04")
+	return all
 }
 
 func (a axis) x(t time.Time) string { return percentOf(float64(t.Sub(a.from)), float64(a.whole)) }
