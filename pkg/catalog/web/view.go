@@ -124,6 +124,8 @@ type runView struct {
 	FirstToken    chart
 	Telemetry     []gpuRow
 	Plots         []plot
+	// Hardware are the segments whose GPUs are known by their UUIDs.
+	Hardware []catalog.Segment
 	// Left are those that a page has no room for.
 	Left struct{ Interruptions, Points, GPUs int }
 }
@@ -186,6 +188,12 @@ func newRunView(d catalog.Detail, telemetry []catalog.Telemetry, now time.Time) 
 	for _, t := range d.Telemetry {
 		for _, g := range t.GPUs {
 			v.Telemetry = append(v.Telemetry, gpuRow{GPUTelemetry: g, Node: nodes[t.PodUID], Seconds: max(0, t.To.Sub(t.From).Seconds())})
+		}
+	}
+	for _, s := range d.Segments {
+		if len(s.GPUUUIDs) > 0 && len(v.Hardware) < mostInterruptions {
+			s.GPUUUIDs, _ = firstOf(s.GPUUUIDs, 16)
+			v.Hardware = append(v.Hardware, s)
 		}
 	}
 	v.Interruptions, v.Left.Interruptions = firstOf(v.Interruptions, mostInterruptions)

@@ -224,4 +224,3 @@ func TestEveryPageShowsWhatItIsForAndWhereItIsInTheNavigation(t *testing.T) {
 		}
 	}
 }
-
