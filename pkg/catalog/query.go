@@ -17,6 +17,14 @@ var (
 	ErrChanged = errors.New("changed since it was read")
 )
 
+// InvalidField is ErrInvalid for one parameter of a question.
+type InvalidField struct{ Name, Problem string }
+
+func (e *InvalidField) Error() string { return e.Name + " " + e.Problem }
+
+// Is makes it an ErrInvalid.
+func (e *InvalidField) Is(target error) bool { return target == ErrInvalid }
+
 // What a writer may expect of a run instead of a revision of it (which is 1 or
 // more); 0 is nothing at all.
 const (

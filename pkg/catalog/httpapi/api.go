@@ -137,9 +137,12 @@ func (a *api) write(id, method, path, summary string) huma.Operation {
 // problem turns an error into the answer the caller gets. What went wrong inside
 // is logged, not told.
 func (a *api) problem(err error) error {
+	var field *catalog.InvalidField
 	switch {
 	case err == nil:
 		return nil
+	case errors.As(err, &field):
+		return huma.Error422UnprocessableEntity("validation failed", &huma.ErrorDetail{Location: "query." + field.Name, Message: field.Problem})
 	case errors.Is(err, catalog.ErrNotFound):
 		return huma.Error404NotFound(err.Error())
 	case errors.Is(err, catalog.ErrInvalid):

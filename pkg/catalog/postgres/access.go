@@ -123,7 +123,7 @@ func (s *Store) ListAudit(ctx context.Context, query catalog.AuditQuery) (catalo
 		}
 		id, err := strconv.ParseInt(p.Keys[0], 10, 64)
 		if err != nil {
-			return page, fmt.Errorf("%w: pageToken %q is not one this list gave; leave it out for the first page", catalog.ErrInvalid, query.PageToken)
+			return page, unknownToken(query.PageToken)
 		}
 		w.after("at, id", query.OldestFirst, p.At, id)
 	}

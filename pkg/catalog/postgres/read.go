@@ -385,7 +385,7 @@ func parseToken(token string, keys int, oldestFirst bool) (position, error) {
 }
 
 func unknownToken(token string) error {
-	return fmt.Errorf("%w: pageToken %q is not one this list gave; leave it out for the first page", catalog.ErrInvalid, token)
+	return &catalog.InvalidField{Name: "pageToken", Problem: fmt.Sprintf("%q is not one this list gave for this sort and order; leave it out for the first page", token)}
 }
 
 type listedRun struct {
@@ -482,7 +482,7 @@ func whereResults(ctx context.Context, query catalog.ResultQuery, o ordering) (w
 	}
 	w.between("imported_at", query.Since, query.Before)
 	if !o.indexed && query.Model == "" && query.RunKey == "" {
-		return w, fmt.Errorf("%w: sort %s needs one of the filters model and run: without it every result there is would be read", catalog.ErrInvalid, o.by)
+		return w, &catalog.InvalidField{Name: "sort", Problem: o.by + " needs one of the filters model and run: without it every result there is would be read"}
 	}
 	w.limited = w.limited || o.by != ""
 	return w, w.sortBy(o, query.PageToken, asUUID, 1)

@@ -59,7 +59,7 @@ func orderOf(query, name, column, names string, ascending bool, sorts map[string
 	}
 	s, ok := sorts[query]
 	if !ok {
-		return o, fmt.Errorf("%w: sort %q is not what this list can be sorted by", catalog.ErrInvalid, query)
+		return o, &catalog.InvalidField{Name: "sort", Problem: fmt.Sprintf("%q is not what this list can be sorted by", query)}
 	}
 	o.by, o.sortable = query, s
 	return o, nil
