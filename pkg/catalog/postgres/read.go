@@ -266,22 +266,6 @@ type where struct {
 	limited bool
 }
 
-// within leaves out what belongs to runs that the context may not see. The column is the
-// one of the run's key: keys of a namespace stand together in its index.
-func (w *where) within(ctx context.Context, column string) {
-	namespaces := catalog.NamespacesOf(ctx)
-	if !namespaces.Limited() {
-		return
-	}
-	w.limited = true
-	either := []string{"false"}
-	for _, n := range namespaces {
-		w.args = append(w.args, n+"/", n+"0") // '0' is what follows '/'
-		either = append(either, fmt.Sprintf("%[1]s >= $%[2]d AND %[1]s < $%[3]d", column, len(w.args)-1, len(w.args)))
-	}
-	w.conditions = append(w.conditions, "("+strings.Join(either, " OR ")+")")
-}
-
 func (w *where) equal(column, value string) {
 	if value != "" {
 		w.args = append(w.args, value)
@@ -325,15 +309,6 @@ func (w *where) after(columns string, oldestFirst bool, values ...any) {
 // A plan for any values would be wrong for rare ones where a column has few: that
 // no run has a region is known from the value alone.
 func (w *where) planned() []any { return append([]any{pgx.QueryExecModeCacheDescribe}, w.args...) }
-
-// given are the arguments. What a limited caller may see can be little or nearly all, which
-// only the values tell.
-func (w *where) given() []any {
-	if w.limited {
-		return w.planned()
-	}
-	return w.args
-}
 
 // all is every condition as a WHERE clause.
 func (w *where) all() string {
@@ -558,28 +533,6 @@ func (s *Store) ResultJSON(ctx context.Context, id string) (json.RawMessage, err
 	return nil, fmt.Errorf("result %q: %w", id, catalog.ErrNotFound)
 }
 
-// File is the content of an import, as it came, and its name. Imports of builds
-// that did not keep it are catalog.ErrNotFound.
-func (s *Store) File(ctx context.Context, importID string) (name string, content []byte, err error) {
-	id, err := uuid.Parse(importID)
-	if err != nil {
-		return "", nil, fmt.Errorf("import %q: %w", importID, catalog.ErrNotFound)
-	}
-	var w where
-	w.compare("i.id =", id)
-	w.within(ctx, "i.run_key")
-	var packed []byte
-	err = s.pool.QueryRow(ctx, "SELECT i.file, f.zstd FROM imports i JOIN files f ON f.import_id = i.id"+w.all(), w.args...).Scan(&name, &packed)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return "", nil, fmt.Errorf("file of import %q: %w", importID, catalog.ErrNotFound)
-	}
-	if err != nil {
-		return "", nil, explain(err)
-	}
-	content, err = unpack(packed)
-	return name, content, err
-}
-
 // ListInterruptions is one page of interruptions, the newest first.
 func (s *Store) ListInterruptions(ctx context.Context, query catalog.InterruptionQuery) (catalog.Page[catalog.Interruption], error) {
 	page := catalog.Page[catalog.Interruption]{Items: []catalog.Interruption{}}
@@ -616,49 +569,6 @@ func (s *Store) ListInterruptions(ctx context.Context, query catalog.Interruptio
 	}
 	page.Items = append(page.Items, rows...)
 	return page, nil
-}
-
-// GetTelemetry is the telemetry of a run, with how it went over time.
-func (s *Store) GetTelemetry(ctx context.Context, key string) ([]catalog.Telemetry, error) {
-	type one struct {
-		catalog.Telemetry
-		there bool
-	}
-	scan := func(from row) (o one, err error) {
-		var pod *string
-		var first, last *time.Time
-		var gpus, course []byte
-		if err := from.Scan(&pod, &first, &last, &gpus, &course); err != nil || pod == nil {
-			return o, err
-		}
-		o.there, o.PodUID, o.From, o.To = true, *pod, moment(first), moment(last)
-		if err := json.Unmarshal(gpus, &o.GPUs); err != nil || course == nil {
-			return o, err
-		}
-		series := map[string]*catalog.Series{}
-		err = json.Unmarshal(course, &series)
-		for n, g := range o.GPUs {
-			o.GPUs[n].Series = series[g.UUID]
-		}
-		return o, err
-	}
-	w := where{}
-	w.compare("r.key =", key)
-	w.within(ctx, "r.key")
-	found, err := ask(ctx, s, scan, "SELECT t.pod_uid, t.from_at, t.to_at, t.gpus, t.series FROM runs r LEFT JOIN telemetry t ON t.run_key = r.key"+w.all()+" ORDER BY t.from_at, t.pod_uid", w.args...)
-	if err != nil {
-		return nil, explain(err)
-	}
-	if len(found) == 0 {
-		return nil, fmt.Errorf("run %q: %w", key, catalog.ErrNotFound)
-	}
-	telemetry := []catalog.Telemetry{}
-	for _, o := range found {
-		if o.there {
-			telemetry = append(telemetry, o.Telemetry)
-		}
-	}
-	return telemetry, nil
 }
 
 // ListModels is every model that has runs, by name.
