@@ -67,6 +67,8 @@ type api struct {
 	readers bool
 	limits  *auth.Limits
 	guesses *auth.Limits
+	// receiving and reading bound the imports at once.
+	receiving, reading turns
 	// hazards are assumed of pools until their machines have been observed.
 	hazards risk.Book
 	huma    huma.API

@@ -3,7 +3,6 @@
 package httpapi
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -160,6 +159,7 @@ func (a *api) registerImports() {
 	op.RequestBody = &huma.RequestBody{Required: true, Description: "The result file as the benchmark saved it", Content: map[string]*huma.MediaType{
 		"application/json": {Schema: &huma.Schema{}}, "application/x-ndjson": {Schema: &huma.Schema{}}, "text/plain": {Schema: &huma.Schema{Type: huma.TypeString}}, "text/csv": {Schema: &huma.Schema{Type: huma.TypeString}}}}
 	op.MaxBodyBytes, op.BodyReadTimeout = importer.MaxBytes, 2*time.Minute
+	op.Middlewares = append(op.Middlewares, a.receive)
 	op.Responses = map[string]*huma.Response{"200": {Description: "The run has had this content before", Content: map[string]*huma.MediaType{
 		"application/json": {Schema: a.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[catalog.Import](), true, "")}}}}
 	huma.Register(a.huma, op, func(ctx context.Context, in *struct {
@@ -175,11 +175,9 @@ func (a *api) registerImports() {
 			a.metrics.imports.WithLabelValues("refused").Inc()
 			return nil, huma.Error415UnsupportedMediaType(fmt.Sprintf("Content-Encoding %q is not read; use gzip or none", in.Encoding))
 		}
-		// The content, not its compression, is what the import is named by.
-		content, err := importer.Read(in.File, bytes.NewReader(in.RawBody))
-		var parsed importer.Parsed
-		if err == nil {
-			parsed, err = importer.Parse(in.File, content)
+		content, parsed, err := a.readFile(ctx, in.File, in.RawBody)
+		if errors.Is(err, errBusy) {
+			return nil, huma.ErrorWithHeaders(huma.Error503ServiceUnavailable(err.Error()), http.Header{"Retry-After": {"5"}})
 		}
 		if err != nil {
 			a.metrics.imports.WithLabelValues("refused").Inc()

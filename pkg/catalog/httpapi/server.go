@@ -74,7 +74,8 @@ type Options struct {
 // New is the whole server: API, pages, health and metrics.
 func New(o Options) http.Handler {
 	mux := http.NewServeMux()
-	a := &api{store: o.Store, guard: o.Guard, log: o.Log, metrics: newMetrics(o.Registry), hazards: o.Hazards, readers: o.Readers, limits: o.Limits, guesses: o.Guesses}
+	a := &api{store: o.Store, guard: o.Guard, log: o.Log, metrics: newMetrics(o.Registry), hazards: o.Hazards, readers: o.Readers, limits: o.Limits, guesses: o.Guesses,
+		receiving: make(turns, receivedAtOnce), reading: make(turns, readAtOnce)}
 	a.register(mux)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", a.ready)
