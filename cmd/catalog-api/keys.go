@@ -87,7 +87,7 @@ func keysRotateCommand() *cobra.Command {
 	cmd.Flags().DurationVar(&overlap, "overlap", 24*time.Hour, "how long the old secret works on")
 	return onKeys(cmd, "rotate-key", func(ctx context.Context, store *postgres.Store, id string, out io.Writer) error {
 		text, hash := auth.NewKey(id)
-		key, err := store.RotateKey(ctx, id, hash, time.Now().Add(life), overlap)
+		key, err := store.RotateKey(ctx, id, hash, time.Now().Add(life), overlap, "")
 		if err != nil {
 			return err
 		}

@@ -183,16 +183,18 @@ func (a *api) registerAccess() {
 		return &body[madeKey]{madeKey{key, text}}, a.problem(err)
 	})
 	rotate := a.administer("rotate-key", http.MethodPost, "/v1/keys/{id}/rotate", "Give an API key a new secret")
-	rotate.Description = "The old secret works on for the overlap, so that its users can be changed over one by one."
+	rotate.Description = "The old secret works on for the overlap, so that its users can be changed over one by one. " +
+		"Sent again with the same Idempotency-Key, because the answer was lost, it is still the same rotation: there is another new secret, and the old one works on."
 	huma.Register(a.huma, rotate, func(ctx context.Context, in *struct {
 		OfKey
+		Rotation string `header:"Idempotency-Key" maxLength:"128" doc:"Name of this rotation, for sending it again"`
 		Body struct {
 			ExpiresAt      time.Time `json:"expiresAt" doc:"Within two years"`
 			OverlapSeconds int64     `json:"overlapSeconds,omitempty" minimum:"0" maximum:"2592000" doc:"How long the old secret works on, at most 30 days"`
 		}
 	}) (*body[madeKey], error) {
 		text, hash := auth.NewKey(in.ID)
-		key, err := a.store.RotateKey(ctx, in.ID, hash, in.Body.ExpiresAt, time.Duration(in.Body.OverlapSeconds)*time.Second)
+		key, err := a.store.RotateKey(ctx, in.ID, hash, in.Body.ExpiresAt, time.Duration(in.Body.OverlapSeconds)*time.Second, in.Rotation)
 		return &body[madeKey]{madeKey{key, text}}, a.problem(err)
 	})
 	revoke := a.administer("revoke-key", http.MethodDelete, "/v1/keys/{id}", "End an API key for good")

@@ -44,7 +44,7 @@ type Store interface {
 	ListModels(ctx context.Context) ([]catalog.Model, error)
 	Measured(ctx context.Context, keys []string, query catalog.RunQuery) (runs []catalog.Detail, more bool, err error)
 	CreateKey(ctx context.Context, key catalog.APIKey, hash []byte) (catalog.APIKey, error)
-	RotateKey(ctx context.Context, id string, hash []byte, expires time.Time, overlap time.Duration) (catalog.APIKey, error)
+	RotateKey(ctx context.Context, id string, hash []byte, expires time.Time, overlap time.Duration, rotation string) (catalog.APIKey, error)
 	RevokeKey(ctx context.Context, id string) error
 	ListKeys(ctx context.Context) ([]catalog.APIKey, error)
 	ListAudit(ctx context.Context, query catalog.AuditQuery) (catalog.Page[catalog.AuditEntry], error)

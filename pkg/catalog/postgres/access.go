@@ -47,8 +47,10 @@ func (s *Store) CreateKey(ctx context.Context, key catalog.APIKey, hash []byte) 
 }
 
 // RotateKey gives a key that works a new secret and a new end. The secret that was
-// the current one works on for the overlap; one from before that ends at once.
-func (s *Store) RotateKey(ctx context.Context, id string, hash []byte, expires time.Time, overlap time.Duration) (rotated catalog.APIKey, err error) {
+// the current one works on for the overlap; one from before that ends at once. A caller who
+// did not get the answer sends the same rotation again, by its name: that gives another new
+// secret, and the one before the first attempt works on. "" is a rotation without a name.
+func (s *Store) RotateKey(ctx context.Context, id string, hash []byte, expires time.Time, overlap time.Duration, rotation string) (rotated catalog.APIKey, err error) {
 	err = s.write(ctx, func(tx pgx.Tx) error {
 		key, err := scanKey(tx.QueryRow(ctx, selectKeys+" WHERE id = $1 AND revoked_at IS NULL FOR UPDATE", id))
 		if errors.Is(err, pgx.ErrNoRows) {
@@ -61,8 +63,10 @@ func (s *Store) RotateKey(ctx context.Context, id string, hash []byte, expires t
 		if err := key.Validate(s.now()); err != nil {
 			return fmt.Errorf("%w: %w", catalog.ErrInvalid, err)
 		}
-		if _, err := tx.Exec(ctx, `UPDATE api_keys SET previous_hash = hash, previous_until = least(expires_at, $3::timestamptz), hash = $2, rotated_at = now(), expires_at = $4 WHERE id = $1`,
-			id, hash, stamp(s.now().Add(overlap)), stamp(expires)); err != nil {
+		if _, err := tx.Exec(ctx, `UPDATE api_keys SET previous_hash = CASE WHEN $5 <> '' AND rotation = $5 THEN previous_hash ELSE hash END,
+			previous_until = CASE WHEN $5 <> '' AND rotation = $5 THEN previous_until ELSE least(expires_at, $3::timestamptz) END,
+			hash = $2, rotated_at = now(), expires_at = $4, rotation = $5 WHERE id = $1`,
+			id, hash, stamp(s.now().Add(overlap)), stamp(expires), rotation); err != nil {
 			return err
 		}
 		rotated, err = scanKey(tx.QueryRow(ctx, selectKeys+" WHERE id = $1", id))
