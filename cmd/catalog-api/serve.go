@@ -327,11 +327,10 @@ func (o *serveOptions) limits() (map[string]catalog.Namespaces, error) {
 		if n < 1 {
 			return nil, fmt.Errorf("--namespaces %q is not USER=NAMESPACE,...; write for example group:oidc:team-a=team-a", entry)
 		}
-		namespaces := append(limits[entry[:n]], strings.Split(entry[n+1:], ",")...)
-		if err := namespaces.Validate(); err != nil {
+		limits[entry[:n]] = append(limits[entry[:n]], strings.Split(entry[n+1:], ",")...)
+		if err := limits[entry[:n]].Validate(); err != nil {
 			return nil, fmt.Errorf("--namespaces %q: %w", entry, err)
 		}
-		limits[entry[:n]] = namespaces
 	}
 	return limits, nil
 }

@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// ErrForbidden: the caller may not write that.
+// ErrForbidden is for what the caller may not write.
 var ErrForbidden = errors.New("not allowed")
 
 // Namespaces are those whose runs a caller may see and write. nil is all of them, and
@@ -45,7 +45,7 @@ func (n Namespaces) Validate() error {
 	}
 	for _, namespace := range n {
 		if ValidateKey(namespace) != nil || strings.Contains(namespace, "/") {
-			return fmt.Errorf("namespaces: %q is no namespace; use a-z, 0-9, - and .", namespace)
+			return fmt.Errorf("namespaces: %q is no namespace; use letters, digits, dots and dashes", namespace)
 		}
 	}
 	return nil

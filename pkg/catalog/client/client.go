@@ -14,7 +14,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 	"time"
 
@@ -210,12 +209,6 @@ func query(path string, values url.Values) string {
 func setString(v url.Values, name, value string) {
 	if value != "" {
 		v.Set(name, value)
-	}
-}
-
-func setInt(v url.Values, name string, value int) {
-	if value != 0 {
-		v.Set(name, strconv.Itoa(value))
 	}
 }
 

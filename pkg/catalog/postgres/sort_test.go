@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -117,7 +118,7 @@ func TestResultsSortedByAFigureAreEachOfThemOnceInOrder(t *testing.T) {
 				return nil
 			}
 			files++
-			imported, _, err := s.Import(t.Context(), key, fmt.Sprint(files), "vllm", fmt.Appendf(nil, "%s %d", key, files), results)
+			imported, _, err := s.Import(t.Context(), key, strconv.Itoa(files), "vllm", fmt.Appendf(nil, "%s %d", key, files), results)
 			if err != nil {
 				rt.Fatal(err)
 			}

@@ -5,6 +5,7 @@ package web_test
 import (
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -58,7 +59,7 @@ func TestAPageWithManyGPUsAndPodsStaysShort(t *testing.T) {
 			parts := catalog.Parts{Run: catalog.Run{Key: "ns/many", Status: catalog.Succeeded, StartedAt: at(0)}}
 			for n := range size.pods {
 				from, to := at(float64(10*n)), at(float64(10*n+9))
-				pod := fmt.Sprint(n)
+				pod := strconv.Itoa(n)
 				parts.Segments = append(parts.Segments, catalog.Segment{PodUID: pod, Node: "n", StartedAt: from, EndedAt: to})
 				telemetry := catalog.Telemetry{PodUID: pod, From: from, To: to}
 				for g := range size.gpus {
