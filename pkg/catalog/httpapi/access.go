@@ -188,7 +188,7 @@ func (a *api) registerAccess() {
 	huma.Register(a.huma, rotate, func(ctx context.Context, in *struct {
 		OfKey
 		Rotation string `header:"Idempotency-Key" maxLength:"128" doc:"Name of this rotation, for sending it again"`
-		Body struct {
+		Body     struct {
 			ExpiresAt      time.Time `json:"expiresAt" doc:"Within two years"`
 			OverlapSeconds int64     `json:"overlapSeconds,omitempty" minimum:"0" maximum:"2592000" doc:"How long the old secret works on, at most 30 days"`
 		}
