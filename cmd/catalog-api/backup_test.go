@@ -171,7 +171,7 @@ func TestABackupOfAnOlderSchemaComesBackInPlaceAndRevokedKeysStayRevoked(t *test
 		_, err := store.GetRun(t.Context(), "ns/older")
 		must(err)
 		for id, want := range tt.keys {
-			if role, err := store.CheckKey(t.Context(), id, []byte("hash")); role != want || err != nil {
+			if role, _, err := store.CheckKey(t.Context(), id, []byte("hash")); role != want || err != nil {
 				t.Errorf("%s: key %s has role %q, %v; want %q", tt.file, id, role, err, want)
 			}
 		}

@@ -64,13 +64,15 @@ func operator() string {
 
 func keysCreateCommand() *cobra.Command {
 	var role string
+	var namespaces []string
 	var life time.Duration
 	cmd := &cobra.Command{Use: "create NAME", Short: "Make a key; it is shown only now", Example: "  catalog-api keys create ci --role write --expires 2160h", Args: cobra.ExactArgs(1)}
 	cmd.Flags().StringVar(&role, "role", string(catalog.Writer), "what it may do: read, write (and read), admin (and both)")
+	cmd.Flags().StringSliceVar(&namespaces, "namespaces", nil, "namespaces whose runs it may see and write (default: all)")
 	cmd.Flags().DurationVar(&life, "expires", 90*24*time.Hour, "after how long it ends, at most two years")
 	return onKeys(cmd, "create-key", func(ctx context.Context, store *postgres.Store, id string, out io.Writer) error {
 		text, hash := auth.NewKey(id)
-		key, err := store.CreateKey(ctx, catalog.APIKey{ID: id, Role: catalog.Role(role), CreatedBy: operator(), ExpiresAt: time.Now().Add(life)}, hash)
+		key, err := store.CreateKey(ctx, catalog.APIKey{ID: id, Role: catalog.Role(role), Namespaces: namespaces, CreatedBy: operator(), ExpiresAt: time.Now().Add(life)}, hash)
 		if err != nil {
 			return err
 		}
@@ -85,7 +87,7 @@ func keysRotateCommand() *cobra.Command {
 	cmd.Flags().DurationVar(&overlap, "overlap", 24*time.Hour, "how long the old secret works on")
 	return onKeys(cmd, "rotate-key", func(ctx context.Context, store *postgres.Store, id string, out io.Writer) error {
 		text, hash := auth.NewKey(id)
-		key, err := store.RotateKey(ctx, id, hash, time.Now().Add(life), overlap)
+		key, err := store.RotateKey(ctx, id, hash, time.Now().Add(life), overlap, "")
 		if err != nil {
 			return err
 		}
@@ -94,7 +96,7 @@ func keysRotateCommand() *cobra.Command {
 }
 
 func printKey(out io.Writer, key catalog.APIKey, text string) error {
-	_, err := fmt.Fprintf(out, "key, shown only now: %s\nrole %s, expires %s\n", text, key.Role, key.ExpiresAt.Format(time.DateTime))
+	_, err := fmt.Fprintf(out, "key, shown only now: %s\nrole %s for %s, expires %s\n", text, key.Role, key.Namespaces, key.ExpiresAt.Format(time.DateTime))
 	return err
 }
 
@@ -106,7 +108,7 @@ func keysListCommand() *cobra.Command {
 			return err
 		}
 		table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(table, "NAME\tROLE\tSTATE\tEXPIRES\tLAST USED\tCREATED BY")
+		fmt.Fprintln(table, "NAME\tROLE\tNAMESPACES\tSTATE\tEXPIRES\tLAST USED\tCREATED BY")
 		for _, k := range keys {
 			state := "works"
 			switch {
@@ -119,7 +121,7 @@ func keysListCommand() *cobra.Command {
 			if !k.LastUsedAt.IsZero() {
 				used = k.LastUsedAt.Format(time.DateTime)
 			}
-			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", k.ID, k.Role, state, k.ExpiresAt.Format(time.DateTime), used, k.CreatedBy)
+			fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", k.ID, k.Role, k.Namespaces, state, k.ExpiresAt.Format(time.DateTime), used, k.CreatedBy)
 		}
 		return table.Flush()
 	})

@@ -73,9 +73,32 @@ func TestTheFirstKeyIsMadeInTheDatabaseAndOpensACatalogThatIsClosed(t *testing.T
 	if _, err := execute(t.Context(), "keys", "create", "ada", "--database-url", database); err == nil || !strings.Contains(err.Error(), "rotate it") {
 		t.Errorf("a second key of the name: %v", err)
 	}
+	team := secret.FindString(keys("create", "team", "--role", "write", "--namespaces", "team-a,shared"))
+	for path, want := range map[string]int{"/v1/runs/team-a%2Frun": http.StatusOK, "/v1/runs/shared%2Frun": http.StatusOK, "/v1/runs/team-b%2Frun": http.StatusForbidden} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "https://"+secure+path, strings.NewReader(`{"model":"m"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+team)
+		req.Header.Set("Content-Type", "application/json")
+		resp, err := trusting.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("PUT %s with a key for team-a and shared: %s, want %d", path, resp.Status, want)
+		}
+	}
+	if _, err := execute(t.Context(), "keys", "create", "boss", "--role", "admin", "--namespaces", "team-a", "--database-url", database); err == nil || !strings.Contains(err.Error(), "namespaces") {
+		t.Errorf("an administrator of one namespace: %v", err)
+	}
 	keys("revoke", "ada")
 	list := keys("list")
-	if !regexp.MustCompile(`(?m)^ada +read +revoked .* cli:`).MatchString(list) || !regexp.MustCompile(`(?m)^root +admin +works `).MatchString(list) || strings.Contains(list, admin) {
+	if !regexp.MustCompile(`(?m)^team +write +team-a, shared +works `).MatchString(list) {
+		t.Errorf("the list does not have the namespaces of a key:\n%s", list)
+	}
+	if !regexp.MustCompile(`(?m)^ada +read +all namespaces +revoked .* cli:`).MatchString(list) || !regexp.MustCompile(`(?m)^root +admin +all namespaces +works `).MatchString(list) || strings.Contains(list, admin) {
 		t.Errorf("the list is\n%s", list)
 	}
 }

@@ -203,6 +203,8 @@ func TestWhatTheFlagsCannotMeanIsRefusedWithTheFlagsName(t *testing.T) {
 		"an unknown rule for reads":       {[]string{"--read-access", "some"}, `--read-access "some" is unknown`},
 		"half an issuer":                  {[]string{"--oidc-issuer", "https://x"}, "--oidc-issuer and --oidc-client-id belong together"},
 		"a limit below none":              {[]string{"--rate-limit", "-1"}, "--rate-limit is negative"},
+		"namespaces of nobody":            {[]string{"--namespaces", "team-a"}, "is not USER=NAMESPACE"},
+		"a namespace that cannot be":      {[]string{"--namespaces", "ada=Team A"}, "is no namespace"},
 		"one connection":                  {[]string{"--database-connections", "1"}, "--database-connections must be at least 2"},
 		"a key without a database":        {[]string{"keys", "list"}, "--database-url is empty"},
 		"a migration without database":    {[]string{"migrate", "up"}, "--database-url is empty"},

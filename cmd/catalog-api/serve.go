@@ -26,6 +26,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/spotbench/spotbench/pkg/catalog"
 	"github.com/spotbench/spotbench/pkg/catalog/auth"
 	"github.com/spotbench/spotbench/pkg/catalog/cache"
 	"github.com/spotbench/spotbench/pkg/catalog/certs"
@@ -47,6 +48,7 @@ type serveOptions struct {
 	writerTokens           string
 	admins                 []string
 	readAccess             string
+	namespaces             []string
 	rateLimit              float64
 	redis                  string
 	oidc                   oidcOptions
@@ -106,6 +108,7 @@ func serveCommand() *cobra.Command {
 	f.StringVar(&o.writerTokens, "writer-tokens", os.Getenv("WRITER_TOKENS"), "file of `catalog-api token`'s lines, for writers without a cluster; they may all write (env WRITER_TOKENS)")
 	f.StringSliceVar(&o.admins, "admins", nil, "users and groups (group:NAME) that may administer: make keys, and read the log of writes")
 	f.StringVar(&o.readAccess, "read-access", env("READ_ACCESS", readsOpen), "who may read: "+readsOpen+" is everybody, "+readsToken+" is who shows a token that may read (env READ_ACCESS)")
+	f.StringArrayVar(&o.namespaces, "namespaces", nil, "USER=NAMESPACE,... or group:NAME=NAMESPACE,...: whose runs that user or group may see and write; may be repeated. With it, who is in none of the lists sees no run")
 	f.Float64Var(&o.rateLimit, "rate-limit", 200, "requests a second of each caller, and twice as many at once; without a token, of each address; a tenth as many tokens that are not valid, of each address; 0 is no limit")
 	f.StringVar(&o.redis, "redis-url", "", "Redis, version 6 or newer, that keeps answers to reads for some seconds, for example redis://redis.example:6379 (env REDIS_URL)")
 	f.StringVar(&o.oidc.issuer, "oidc-issuer", os.Getenv("OIDC_ISSUER"), "URL of an OpenID Connect issuer whose ID tokens are taken (env OIDC_ISSUER)")
@@ -144,6 +147,9 @@ func (o *serveOptions) validate() error {
 	}
 	if (o.oidc.issuer == "") != (o.oidc.clientID == "") {
 		errs = append(errs, errors.New("--oidc-issuer and --oidc-client-id belong together; give both or none"))
+	}
+	if _, err := o.limits(); err != nil {
+		errs = append(errs, err)
 	}
 	if o.rateLimit < 0 {
 		errs = append(errs, errors.New("--rate-limit is negative; use 0 for none"))
@@ -324,8 +330,28 @@ func (o *serveOptions) guard(log *slog.Logger, store *postgres.Store) (*auth.Gua
 	if len(any) == 1 {
 		log.Warn("only keys of `catalog-api keys create` may write: not in a cluster, and neither --kubeconfig, --writer-tokens nor --oidc-issuer is given")
 	}
-	log.Info("who may write", "users", writers, "admins", o.admins, "reads", o.readAccess)
-	return auth.NewGuard(any, writers).WithAdmins(o.admins), nil
+	limits, err := o.limits()
+	if err != nil {
+		return nil, err
+	}
+	log.Info("who may write", "users", writers, "admins", o.admins, "reads", o.readAccess, "namespaces", limits)
+	return auth.NewGuard(any, writers).WithAdmins(o.admins).WithNamespaces(limits), nil
+}
+
+// limits are the namespaces that users and groups are limited to.
+func (o *serveOptions) limits() (map[string]catalog.Namespaces, error) {
+	limits := map[string]catalog.Namespaces{}
+	for _, entry := range o.namespaces {
+		n := strings.LastIndex(entry, "=") // a user's name may have one too; a namespace has none
+		if n < 1 {
+			return nil, fmt.Errorf("--namespaces %q is not USER=NAMESPACE,...; write for example group:oidc:team-a=team-a", entry)
+		}
+		limits[entry[:n]] = append(limits[entry[:n]], strings.Split(entry[n+1:], ",")...)
+		if err := limits[entry[:n]].Validate(); err != nil {
+			return nil, fmt.Errorf("--namespaces %q: %w", entry, err)
+		}
+	}
+	return limits, nil
 }
 
 // certificate is the one given, or one of our own.

@@ -3,8 +3,10 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"net/http"
+	"os"
 	"strings"
 	"time"
 
@@ -18,11 +20,13 @@ import (
 // catalogFlags say where the catalog is.
 type catalogFlags struct {
 	url     string
+	ca      string
 	service string
 }
 
 func (f *catalogFlags) add(flags *pflag.FlagSet) {
-	flags.StringVar(&f.url, "catalog", "", "address of the catalog, for example http://127.0.0.1:8001 (default: its Service, through the API server)")
+	flags.StringVar(&f.url, "catalog", "", "address of the catalog, for example http://127.0.0.1:8001 (default: its Service, through the API server); a catalog whose reads need a token is shown the one in env CATALOG_TOKEN")
+	flags.StringVar(&f.ca, "catalog-ca", os.Getenv("CATALOG_CA"), "CA that signed the certificate of the catalog at --catalog, PEM (env CATALOG_CA; without it, the system's)")
 	flags.StringVar(&f.service, "catalog-service", "model-catalog/https:api-service:8000", "the catalog's Service as NAMESPACE/SCHEME:NAME:PORT")
 }
 
@@ -30,7 +34,11 @@ func (f *catalogFlags) add(flags *pflag.FlagSet) {
 // to get services/proxy in the catalog's namespace.
 func (f *catalogFlags) connect(config *genericclioptions.ConfigFlags) (*client.Client, error) {
 	if f.url != "" {
-		c, err := client.New(f.url, nil, nil)
+		httpClient, err := client.Trusting(f.ca, time.Minute)
+		if err != nil {
+			return nil, fmt.Errorf("--catalog-ca: %w", err)
+		}
+		c, err := client.New(f.url, httpClient, func(context.Context) (string, error) { return os.Getenv("CATALOG_TOKEN"), nil })
 		if err != nil {
 			return nil, fmt.Errorf("--catalog: %w", err)
 		}

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/spotbench/spotbench/pkg/catalog"
+	"github.com/spotbench/spotbench/pkg/catalog/filter"
 	"github.com/spotbench/spotbench/pkg/demo"
 )
 
@@ -114,7 +115,7 @@ func TestAnInterruptedBenchmarkIsFinishedElsewhereAndNothingIsLost(t *testing.T)
 		}
 	})
 	t.Run("the life of the machine that was taken back is evidence for its pool's risk", func(t *testing.T) {
-		machines, err := stage.Catalog.ListInstances(t.Context(), catalog.InstanceQuery{InstanceType: "p5.48xlarge"})
+		machines, err := stage.Catalog.ListInstances(t.Context(), filter.InstanceList{Pool: filter.Pool{InstanceType: "p5.48xlarge"}})
 		if err != nil || len(machines.Items) != 1 {
 			t.Fatalf("machines of p5.48xlarge: %+v, %v, want h100-spot-0", machines.Items, err)
 		}

@@ -20,6 +20,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/spotbench/spotbench/pkg/catalog"
+	"github.com/spotbench/spotbench/pkg/catalog/filter"
 )
 
 // nodeOf is where a pod has been placed, "" for nowhere, with what its event says.
@@ -259,7 +260,7 @@ func TestADeadlineThatAnInterruptionCouldCostForcesOnDemandThoughSpotIsFree(t *t
 }
 
 func TestTheAgentsReportTheLivesOfTheirMachines(t *testing.T) {
-	machines, err := stage.Catalog.ListInstances(t.Context(), catalog.InstanceQuery{})
+	machines, err := stage.Catalog.ListInstances(t.Context(), filter.InstanceList{})
 	if err != nil {
 		t.Fatal(err)
 	}

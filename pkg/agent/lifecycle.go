@@ -229,7 +229,7 @@ func (w *workload) finish() {
 	if !ended(pod, gone) {
 		return // the agent stops, not the pod
 	}
-	w.reportTelemetry()
+	w.reportTelemetry(true)
 	w.a.telemetry.Forget(monitor.Pod{Namespace: pod.Namespace, Name: pod.Name})
 	w.a.checkpoints.Forget(w.run)
 	w.mu.Lock()

@@ -5,6 +5,7 @@ package agent
 import (
 	"encoding/json"
 	"maps"
+	"math"
 	"net/http"
 	"net/url"
 	"slices"
@@ -45,10 +46,16 @@ func (r records) interruption(key, noticeID string, interruption catalog.Interru
 	r.put(runPath(key)+"/interruptions/"+url.PathEscape(noticeID), interruption)
 }
 
-func (r records) telemetry(key, podUID string, summary telemetry.Summary) {
+// telemetry tells what a pod's GPUs did, with how it went over time if series is set: that
+// is most of the record.
+func (r records) telemetry(key, podUID string, summary telemetry.Summary, series bool) {
 	body := catalog.Telemetry{From: summary.From.UTC(), To: summary.To.UTC()}
 	for _, g := range summary.GPUs {
-		body.GPUs = append(body.GPUs, gpuTelemetry(g))
+		one := gpuTelemetry(g)
+		if series {
+			one.Series = seriesOf(g.Series)
+		}
+		body.GPUs = append(body.GPUs, one)
 	}
 	r.put(runPath(key)+"/telemetry/"+url.PathEscape(podUID), body)
 }
@@ -74,6 +81,26 @@ func gpuTelemetry(g telemetry.GPUSummary) catalog.GPUTelemetry {
 		t.XIDs = append(t.XIDs, catalog.XIDCount{Code: int64(code), Count: int64(g.XIDs[code]), Cause: health.Cause(code)})
 	}
 	return t
+}
+
+// seriesOf rounds to what a plot shows, which is a third of the digits.
+func seriesOf(s telemetry.Series) *catalog.Series {
+	// rounded keeps multiples of one part of a unit.
+	rounded := func(values []float64, parts float64) []*float64 {
+		var out []*float64
+		for _, v := range values {
+			if math.IsNaN(v) {
+				out = append(out, nil)
+				continue
+			}
+			v = math.Round(v*parts) / parts
+			out = append(out, &v)
+		}
+		return out
+	}
+	return &catalog.Series{From: s.From.UTC(), StepSeconds: s.Step.Seconds(),
+		PowerWatts: rounded(s.PowerWatts, 10), SMClockMHz: rounded(s.SMClockMHz, 1), TemperatureC: rounded(s.TemperatureC, 10),
+		Utilization: rounded(s.Utilization, 10), MemoryUsedBytes: rounded(s.MemoryUsedBytes, 1.0/(1<<20)), Throttled: rounded(s.Throttled, 100)}
 }
 
 func distribution(d *telemetry.Distribution) *catalog.Distribution {

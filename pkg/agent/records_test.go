@@ -3,7 +3,10 @@
 package agent
 
 import (
+	"encoding/json"
+	"math"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -28,5 +31,17 @@ func TestWhatTheCatalogIsToldOfAGPU(t *testing.T) {
 		XIDs: []catalog.XIDCount{{Code: 31, Count: 2, Cause: "application"}, {Code: 63, Count: 1, Cause: "other"}, {Code: 79, Count: 1, Cause: "hardware"}}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+func TestHowAGPUWentOverTimeIsToldRoundedAndWithItsGaps(t *testing.T) {
+	nan := math.NaN()
+	got, err := json.Marshal(seriesOf(telemetry.Series{
+		From: time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC), Step: 500 * time.Millisecond,
+		PowerWatts: []float64{612.3456, nan, 0}, SMClockMHz: []float64{1979.6, nan, nan}, MemoryUsedBytes: []float64{3 << 20, nan, 1<<20 + 1}, Throttled: []float64{0.333, nan, 1},
+	}))
+	const want = `{"from":"2026-11-01T12:00:00Z","stepSeconds":0.5,"powerWatts":[612.3,null,0],"smClockMHz":[1980,null,null],"memoryUsedBytes":[3145728,null,1048576],"throttled":[0.33,null,1]}`
+	if err != nil || string(got) != want {
+		t.Errorf("%v\n%s, want\n%s", err, got, want)
 	}
 }

@@ -59,6 +59,7 @@ type workload struct {
 	// recorded for by an agent before this one.
 	interruption catalog.Interruption
 	noticeBefore string
+	seriesAt     time.Time // when the catalog was last told how the GPUs went over time
 	stoppedAt    time.Time // where no agent saw it; zero otherwise
 	known        bool      // that agent had seen it run
 	// The journal keeps the pod until it has finished and no interruption is under way.
@@ -236,7 +237,7 @@ func (w *workload) accompany(ctx context.Context) {
 		select {
 		case <-changed:
 		case <-report.C:
-			w.reportTelemetry()
+			w.reportTelemetry(time.Since(w.seriesAt) >= seriesInterval)
 		case <-nextSave.C:
 			if w.checkpointDir != "" && w.currentNotice() == "" {
 				w.periodic(ctx)
@@ -288,9 +289,16 @@ func (w *workload) keepResult(file string, data []byte) error {
 	return nil
 }
 
-func (w *workload) reportTelemetry() {
+// seriesInterval is how often a record has the whole course of the pod's GPUs: of a node
+// that is lost, at most that much is missing.
+const seriesInterval = 5 * time.Minute
+
+func (w *workload) reportTelemetry(series bool) {
 	pod, _, _ := w.state()
 	if summary, ok := w.a.telemetry.Summary(monitor.Pod{Namespace: pod.Namespace, Name: pod.Name}); ok {
-		w.a.records.telemetry(w.run, string(pod.UID), summary)
+		if series {
+			w.seriesAt = time.Now()
+		}
+		w.a.records.telemetry(w.run, string(pod.UID), summary, series)
 	}
 }

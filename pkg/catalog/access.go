@@ -37,14 +37,16 @@ func rank(r Role) int {
 
 // APIKey is the key of a person or tool, without its secret.
 type APIKey struct {
-	ID         string    `json:"id" doc:"Name of the key" example:"ci"`
-	Role       Role      `json:"role" enum:"read,write,admin"`
-	CreatedAt  time.Time `json:"createdAt"`
-	CreatedBy  string    `json:"createdBy,omitempty"`
-	RotatedAt  time.Time `json:"rotatedAt,omitzero" doc:"When it last got a new secret"`
-	ExpiresAt  time.Time `json:"expiresAt"`
-	RevokedAt  time.Time `json:"revokedAt,omitzero"`
-	LastUsedAt time.Time `json:"lastUsedAt,omitzero" doc:"To the minute"`
+	ID   string `json:"id" doc:"Name of the key" example:"ci"`
+	Role Role   `json:"role" enum:"read,write,admin"`
+	// Namespaces are those that the key is limited to; absent is all.
+	Namespaces Namespaces `json:"namespaces,omitempty" nullable:"false" minItems:"1" maxItems:"32" doc:"Namespaces whose runs it may see and write; absent: all" example:"[\"team-a\"]"`
+	CreatedAt  time.Time  `json:"createdAt"`
+	CreatedBy  string     `json:"createdBy,omitempty"`
+	RotatedAt  time.Time  `json:"rotatedAt,omitzero" doc:"When it last got a new secret"`
+	ExpiresAt  time.Time  `json:"expiresAt"`
+	RevokedAt  time.Time  `json:"revokedAt,omitzero"`
+	LastUsedAt time.Time  `json:"lastUsedAt,omitzero" doc:"To the minute"`
 }
 
 // MaxKeyLife is the longest that a key may live without a new one.
@@ -60,6 +62,10 @@ func (k APIKey) Validate(now time.Time) error {
 	}
 	if rank(k.Role) == 0 {
 		errs = append(errs, fmt.Errorf("role %q: use read, write or admin", k.Role))
+	}
+	errs = append(errs, k.Namespaces.Validate())
+	if k.Role == Admin && k.Namespaces.Limited() {
+		errs = append(errs, errors.New("namespaces: a key of the role admin is for all namespaces; leave them out"))
 	}
 	if !k.ExpiresAt.After(now) || k.ExpiresAt.After(now.Add(MaxKeyLife)) {
 		errs = append(errs, errors.New("expiresAt must be in the future, and within two years"))
@@ -80,6 +86,7 @@ type AuditEntry struct {
 type AuditQuery struct {
 	Caller        string
 	Since, Before time.Time
+	OldestFirst   bool
 	Limit         int
 	PageToken     string
 }

@@ -17,6 +17,14 @@ var (
 	ErrChanged = errors.New("changed since it was read")
 )
 
+// InvalidField is ErrInvalid for one parameter of a question.
+type InvalidField struct{ Name, Problem string }
+
+func (e *InvalidField) Error() string { return e.Name + " " + e.Problem }
+
+// Is makes it an ErrInvalid.
+func (e *InvalidField) Is(target error) bool { return target == ErrInvalid }
+
 // What a writer may expect of a run instead of a revision of it (which is 1 or
 // more); 0 is nothing at all.
 const (
@@ -45,9 +53,12 @@ type RunQuery struct {
 	Verdict                               Verdict
 	// Since and Before bound the start of the runs: at or after, and before.
 	Since, Before time.Time
-	OldestFirst   bool
-	Limit         int
-	PageToken     string
+	// Sort is what they are sorted by instead of their start, one of filter.RunList's;
+	// the greatest come first, or with OldestFirst the least.
+	Sort        string
+	OldestFirst bool
+	Limit       int
+	PageToken   string
 }
 
 // ResultQuery says which results to list, the newest import first.
@@ -61,9 +72,12 @@ type ResultQuery struct {
 	Concurrency *int64
 	// Since and Before bound the time of import: at or after, and before.
 	Since, Before time.Time
-	OldestFirst   bool
-	Limit         int
-	PageToken     string
+	// Sort is what they are sorted by instead, one of filter.ResultList's. Results that
+	// do not have the figure are left out.
+	Sort        string
+	OldestFirst bool
+	Limit       int
+	PageToken   string
 }
 
 // InterruptionQuery says which interruptions to list, the newest first.
@@ -72,17 +86,23 @@ type InterruptionQuery struct {
 	Kind         string
 	// Since and Before bound the notice: at or after, and before.
 	Since, Before time.Time
-	OldestFirst   bool
-	Limit         int
-	PageToken     string
+	// Sort is what they are sorted by instead, one of filter.InterruptionList's.
+	Sort        string
+	OldestFirst bool
+	Limit       int
+	PageToken   string
 }
 
 // InstanceQuery says which machines to list, the youngest first; what is empty
 // matches all.
 type InstanceQuery struct {
 	Provider, Region, Zone, InstanceType, CapacityType string
-	Limit                                              int
-	PageToken                                          string
+	Node                                               string
+	// Sort is what they are sorted by instead of their start, one of filter.InstanceList's.
+	Sort        string
+	OldestFirst bool
+	Limit       int
+	PageToken   string
 }
 
 // PageSize is the size of a page for a limit that was asked for.

@@ -169,7 +169,11 @@ func throttled(why string, seconds func(Throttling) float64) func(Parts) []findi
 				}
 			}
 		}
-		return when(count > 0, fmt.Sprintf("The clocks of %d GPUs were held down %s, for up to %.1f %% of the time.", count, why, 100*worst))
+		gpus := "GPUs"
+		if count == 1 {
+			gpus = "GPU"
+		}
+		return when(count > 0, fmt.Sprintf("The clocks of %d %s were held down %s, for up to %.1f %% of the time.", count, gpus, why, 100*worst))
 	}
 }
 

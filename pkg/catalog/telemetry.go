@@ -48,7 +48,24 @@ type GPUTelemetry struct {
 	XIDs               []XIDCount         `json:"xids,omitempty" nullable:"false" maxItems:"1024" doc:"Errors that the driver reported meanwhile"`
 	Neighbours         int64              `json:"neighbours,omitempty" minimum:"0" doc:"Most other pods that held a part of the same GPU at once"`
 	NeighbourSeconds   float64            `json:"neighbourSeconds,omitempty" minimum:"0" doc:"Time in which another pod held a part of the same GPU, seconds"`
+	Series             *Series            `json:"series,omitempty" doc:"How it went over time; only in a run's telemetry, and kept when a later summary has none"`
 }
+
+// Series is how a GPU went over time: for each step the mean of a quantity, null where
+// nothing was sampled. What the GPU did not give at all is absent.
+type Series struct {
+	From            time.Time  `json:"from" doc:"Start of the first step"`
+	StepSeconds     float64    `json:"stepSeconds" minimum:"0.001" maximum:"1e8" doc:"Length of a step, seconds"`
+	PowerWatts      []*float64 `json:"powerWatts,omitempty" nullable:"false" maxItems:"240" doc:"Board power, watts"`
+	SMClockMHz      []*float64 `json:"smClockMHz,omitempty" nullable:"false" maxItems:"240" doc:"Clock of the multiprocessors, MHz"`
+	TemperatureC    []*float64 `json:"temperatureC,omitempty" nullable:"false" maxItems:"240" doc:"Temperature, °C"`
+	Utilization     []*float64 `json:"utilization,omitempty" nullable:"false" maxItems:"240" doc:"Share of time in which a kernel ran, percent"`
+	MemoryUsedBytes []*float64 `json:"memoryUsedBytes,omitempty" nullable:"false" maxItems:"240" doc:"Memory in use, bytes"`
+	Throttled       []*float64 `json:"throttled,omitempty" nullable:"false" maxItems:"240" doc:"Share of the samples with the clocks held down, 0 to 1"`
+}
+
+// MaxSeries is the most steps of a series.
+const MaxSeries = 240
 
 // XIDCount is how often the driver reported one error.
 type XIDCount struct {
@@ -84,6 +101,22 @@ func (t Telemetry) Validate() error {
 			errs = append(errs, fmt.Errorf("gpus[%d].uuid %s is there twice; give one summary per GPU", n, g.UUID))
 		}
 		seen[g.UUID] = true
+		if g.Series != nil {
+			errs = append(errs, g.Series.validate(n))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (s Series) validate(gpu int) error {
+	var errs []error
+	if !(s.StepSeconds > 0) || s.StepSeconds > 1e8 || s.From.IsZero() {
+		errs = append(errs, fmt.Errorf("gpus[%d].series: it needs from, and stepSeconds above 0", gpu))
+	}
+	for _, values := range [][]*float64{s.PowerWatts, s.SMClockMHz, s.TemperatureC, s.Utilization, s.MemoryUsedBytes, s.Throttled} {
+		if len(values) > MaxSeries {
+			errs = append(errs, fmt.Errorf("gpus[%d].series: %d steps are more than the %d it may have; make them longer", gpu, len(values), MaxSeries))
+		}
 	}
 	return errors.Join(errs...)
 }

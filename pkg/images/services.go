@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -136,7 +137,7 @@ func shellLinks() []Entry {
 
 // postgresServer is the server of the catalog's own image, and what a replica begins with.
 func postgresServer(ctx context.Context, say toolchain.Progress) ([]Entry, error) {
-	entries, err := postgres(ctx, say)
+	entries, err := postgres(ctx, runtime.GOARCH, say)
 	if err != nil {
 		return nil, err
 	}

@@ -47,6 +47,8 @@ type GPUSummary struct {
 	// NeighbourSeconds the time in which at least one did.
 	Neighbours       int
 	NeighbourSeconds float64
+	// Series is how it went over the pod's time.
+	Series Series
 }
 
 // EnergySource is how an energy was found.
@@ -81,9 +83,9 @@ type Seen struct {
 	Neighbours int
 }
 
-// Accumulator collects the samples of one pod. It keeps counts per whole unit and
-// not the samples, so that it stays small however long the pod runs; its
-// percentiles are exact to that unit.
+// Accumulator collects the samples of one pod. It keeps counts per whole unit and a
+// bounded series of means, not the samples, so that it stays small however long the pod
+// runs; its percentiles are exact to that unit.
 type Accumulator struct {
 	from, to time.Time
 	devices  map[string]*account
@@ -127,6 +129,7 @@ type account struct {
 	xids                                  map[int]int
 	neighbours                            int
 	neighbourSeconds                      float64
+	track                                 track
 }
 
 // Add takes the samples of one moment, and the XIDs reported since the one before.
@@ -147,6 +150,7 @@ func (a *Accumulator) Add(at time.Time, samples []Seen, xids []XID) {
 			a.devices[s.UUID] = g
 		}
 		g.add(at, s)
+		g.track.add(at.Sub(a.from), &s.Sample)
 	}
 	for _, x := range xids {
 		for _, g := range a.devices {
@@ -235,7 +239,9 @@ func (g *account) addReasons(r ClocksEventReasons, seconds float64) {
 func (a *Accumulator) Summary() Summary {
 	s := Summary{From: a.from, To: a.to}
 	for _, g := range a.devices {
-		s.GPUs = append(s.GPUs, g.summary())
+		one := g.summary()
+		one.Series = g.track.series(a.from)
+		s.GPUs = append(s.GPUs, one)
 	}
 	slices.SortFunc(s.GPUs, func(x, y GPUSummary) int {
 		return cmp.Or(cmp.Compare(x.Index, y.Index), cmp.Compare(instance(x), instance(y)), cmp.Compare(x.UUID, y.UUID))

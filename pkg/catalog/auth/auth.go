@@ -32,6 +32,9 @@ type Identity struct {
 	Groups []string
 	// Role is what the credential itself allows; "" leaves it to the guard's lists.
 	Role catalog.Role
+	// Namespaces are those whose runs the caller may see and write. They come with the
+	// role, from the credential or from the guard.
+	Namespaces catalog.Namespaces
 }
 
 // Authenticator tells whose token it is.
@@ -64,6 +67,7 @@ func (a AnyOf) Authenticate(ctx context.Context, token string) (Identity, error)
 type Guard struct {
 	authenticator   Authenticator
 	writers, admins []string
+	limits          map[string]catalog.Namespaces
 }
 
 // NewGuard lets the named users write, as the authenticator names them; "group:" and
@@ -75,6 +79,13 @@ func NewGuard(authenticator Authenticator, writers []string) *Guard {
 // WithAdmins lets the named users and groups administer, too.
 func (g *Guard) WithAdmins(admins []string) *Guard {
 	g.admins = slices.Clone(admins)
+	return g
+}
+
+// WithNamespaces limits the named users and groups to namespaces. Who is named by none
+// of the guard's lists then sees no run.
+func (g *Guard) WithNamespaces(limits map[string]catalog.Namespaces) *Guard {
+	g.limits = limits
 	return g
 }
 
@@ -112,23 +123,62 @@ func (g *Guard) Identify(ctx context.Context, authorization string) (Identity, e
 		return Identity{}, &Denied{Status: http.StatusServiceUnavailable, Detail: "the token cannot be checked now; try again", err: err}
 	}
 	if who.Role == "" {
-		who.Role = g.role(who)
+		who.Role, who.Namespaces = g.grant(who)
 	}
 	return who, nil
 }
 
-// role is what the lists allow; whoever is known may read.
-func (g *Guard) role(who Identity) catalog.Role {
-	listed := func(names []string) bool {
-		return slices.Contains(names, who.User) || slices.ContainsFunc(who.Groups, func(group string) bool { return slices.Contains(names, "group:"+group) })
+// serviceAccounts begins the user name of every ServiceAccount, and allServiceAccounts the
+// names of the groups that it is in of itself: of all, and of its namespace's.
+const (
+	serviceAccounts    = "system:serviceaccount:"
+	allServiceAccounts = "system:serviceaccounts"
+)
+
+// grant is what the lists allow; whoever is known may read. A ServiceAccount that is named
+// by itself is one of the platform's own, for all namespaces. One that is only let in as a
+// member of the group of ServiceAccounts, or not at all, is a job's: for its own.
+func (g *Guard) grant(who Identity) (catalog.Role, catalog.Namespaces) {
+	ofItself := func(group string) bool {
+		return group == allServiceAccounts || strings.HasPrefix(group, allServiceAccounts+":")
 	}
+	named := func(names []string) bool {
+		return slices.Contains(names, who.User) || slices.ContainsFunc(who.Groups, func(group string) bool { return !ofItself(group) && slices.Contains(names, "group:"+group) })
+	}
+	member := func(names []string) bool {
+		return slices.ContainsFunc(who.Groups, func(group string) bool { return ofItself(group) && slices.Contains(names, "group:"+group) })
+	}
+	if named(g.admins) || member(g.admins) {
+		return catalog.Admin, nil
+	}
+	role := catalog.Reader
+	if named(g.writers) || member(g.writers) {
+		role = catalog.Writer
+	}
+	return role, g.namespaces(who, named(g.writers))
+}
+
+// namespaces are those of a caller who does not administer.
+func (g *Guard) namespaces(who Identity, named bool) catalog.Namespaces {
+	limits, limited := g.limits[who.User]
+	for _, group := range who.Groups {
+		if more, ok := g.limits["group:"+group]; ok {
+			limits, limited = append(slices.Clone(limits), more...), true
+		}
+	}
+	namespace, _, job := strings.Cut(strings.TrimPrefix(who.User, serviceAccounts), ":")
+	job = job && strings.HasPrefix(who.User, serviceAccounts)
 	switch {
-	case listed(g.admins):
-		return catalog.Admin
-	case listed(g.writers):
-		return catalog.Writer
+	case named && !limited:
+		return nil
+	case job && !named:
+		return append(catalog.Namespaces{namespace}, limits...)
+	case limited:
+		return limits
+	case len(g.limits) > 0:
+		return catalog.Namespaces{}
 	}
-	return catalog.Reader
+	return nil
 }
 
 // Allow identifies the caller and checks its role. The error is a *Denied.

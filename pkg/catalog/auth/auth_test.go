@@ -3,6 +3,7 @@
 package auth_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -47,7 +48,7 @@ func (a *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	user, audience, _ := strings.Cut(review.Spec.Token, "@")
 	if slices.Contains(review.Spec.Audiences, audience) {
-		review.Status = authenticationv1.TokenReviewStatus{Authenticated: true, Audiences: []string{audience}, User: authenticationv1.UserInfo{Username: user}}
+		review.Status = authenticationv1.TokenReviewStatus{Authenticated: true, Audiences: []string{audience}, User: authenticationv1.UserInfo{Username: user, Groups: []string{"system:serviceaccounts"}}}
 	} else if audience == "no-audience-support" {
 		review.Status = authenticationv1.TokenReviewStatus{Authenticated: true, User: authenticationv1.UserInfo{Username: user}}
 	}
@@ -93,6 +94,8 @@ func TestOnlyAWriterWithATokenForTheCatalogMayWrite(t *testing.T) {
 			user := who.User
 			var denied *auth.Denied
 			switch {
+			case tt.want == 0 && !slices.Contains(who.Groups, "system:serviceaccounts"):
+				t.Errorf("groups %v, want those that the API server tells", who.Groups)
 			case tt.want == 0 && (err != nil || user != agent):
 				t.Errorf("user %q, error %v; want %q", user, err, agent)
 			case tt.want != 0 && (!errors.As(err, &denied) || denied.Status != tt.want):
@@ -239,5 +242,46 @@ func TestTheFirstAuthenticatorThatKnowsATokenAnswers(t *testing.T) {
 	api.broken.Store(true)
 	if _, err := both.Authenticate(t.Context(), "new@spotbench-catalog"); err == nil || errors.Is(err, auth.ErrUnauthenticated) {
 		t.Errorf("error %v while one cannot be asked, want one that is not ErrUnauthenticated", err)
+	}
+}
+
+// known is whoever the test says.
+type known struct{ who auth.Identity }
+
+func (k known) Authenticate(context.Context, string) (auth.Identity, error) { return k.who, nil }
+
+func TestWhoIsLimitedToWhichNamespaces(t *testing.T) {
+	job := auth.Identity{User: "system:serviceaccount:team-a:default", Groups: []string{"system:serviceaccounts", "system:serviceaccounts:team-a", "system:authenticated"}}
+	person := auth.Identity{User: "oidc:ada@example.org", Groups: []string{"oidc:ml"}}
+	limit := func(names ...string) catalog.Namespaces { return names }
+	tests := map[string]struct {
+		who             auth.Identity
+		writers, admins []string
+		limits          map[string]catalog.Namespaces
+		role            catalog.Role
+		want            catalog.Namespaces
+	}{
+		"a job's token reads its own namespace":                        {job, nil, nil, nil, catalog.Reader, limit("team-a")},
+		"one that writes as a ServiceAccount does so in its own":       {job, []string{"group:system:serviceaccounts"}, nil, nil, catalog.Writer, limit("team-a")},
+		"so does one that writes as one of its namespace":              {job, []string{"group:system:serviceaccounts:team-a"}, nil, nil, catalog.Writer, limit("team-a")},
+		"one of another namespace's group only reads":                  {job, []string{"group:system:serviceaccounts:team-b"}, nil, nil, catalog.Reader, limit("team-a")},
+		"a ServiceAccount that is named is the platform's":             {job, []string{job.User}, nil, nil, catalog.Writer, nil},
+		"a job may be shown another namespace besides":                 {job, nil, nil, map[string]catalog.Namespaces{job.User: {"shared"}}, catalog.Reader, limit("team-a", "shared")},
+		"a ServiceAccount that is named can be limited all the same":   {job, []string{job.User}, nil, map[string]catalog.Namespaces{job.User: {"shared"}}, catalog.Writer, limit("shared")},
+		"a job that administers is not limited":                        {job, nil, []string{job.User}, nil, catalog.Admin, nil},
+		"a person sees all while nobody is limited":                    {person, nil, nil, nil, catalog.Reader, nil},
+		"a person who is in no list sees none once others are limited": {person, nil, nil, map[string]catalog.Namespaces{"group:oidc:other": {"team-b"}}, catalog.Reader, catalog.Namespaces{}},
+		"a person sees what the groups see together":                   {person, nil, nil, map[string]catalog.Namespaces{"group:oidc:ml": {"team-a"}, person.User: {"team-b"}}, catalog.Reader, limit("team-b", "team-a")},
+		"a writer who is named writes everywhere":                      {person, []string{"group:oidc:ml"}, nil, map[string]catalog.Namespaces{"x": {"team-b"}}, catalog.Writer, nil},
+		"a key's own limit stands":                                     {auth.Identity{User: "key:k", Role: catalog.Writer, Namespaces: limit("team-c")}, nil, nil, map[string]catalog.Namespaces{"key:k": {"team-d"}}, catalog.Writer, limit("team-c")},
+		"a user whose name only looks like a ServiceAccount's is none": {auth.Identity{User: "oidc:system:serviceaccount:team-a:x"}, nil, nil, map[string]catalog.Namespaces{"y": {"z"}}, catalog.Reader, catalog.Namespaces{}},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			who, err := auth.NewGuard(known{tt.who}, tt.writers).WithAdmins(tt.admins).WithNamespaces(tt.limits).Identify(t.Context(), "Bearer x")
+			if err != nil || who.Role != tt.role || who.Namespaces.Limited() != tt.want.Limited() || !slices.Equal(who.Namespaces, tt.want) {
+				t.Errorf("%s for %v (%v), want %s for %v", who.Role, who.Namespaces, err, tt.role, tt.want)
+			}
+		})
 	}
 }

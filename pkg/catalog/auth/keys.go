@@ -23,8 +23,9 @@ func ours(token string) bool {
 
 // KeyStore knows the catalog's keys.
 type KeyStore interface {
-	// CheckKey is the role of the key that has this secret, "" for none.
-	CheckKey(ctx context.Context, id string, hash []byte) (catalog.Role, error)
+	// CheckKey is the role and the namespaces of the key that has this secret; the role is
+	// "" for none.
+	CheckKey(ctx context.Context, id string, hash []byte) (catalog.Role, catalog.Namespaces, error)
 }
 
 // Keys are keys that the catalog made. A verdict is kept for ten seconds: a revoked
@@ -37,7 +38,7 @@ type Keys struct {
 // NewKeys asks a store about keys.
 func NewKeys(store KeyStore) *Keys { return &Keys{store: store, known: newMemory(10 * time.Second)} }
 
-// Authenticate is the key's own name and role.
+// Authenticate is the key's own name, role and namespaces.
 func (k *Keys) Authenticate(ctx context.Context, token string) (Identity, error) {
 	text, ok := strings.CutPrefix(token, keyPrefix)
 	id, secret, whole := strings.Cut(text, "_")
@@ -45,11 +46,11 @@ func (k *Keys) Authenticate(ctx context.Context, token string) (Identity, error)
 		return Identity{}, ErrUnauthenticated
 	}
 	return k.known.recall(token, func() (Identity, error) {
-		role, err := k.store.CheckKey(ctx, id, hashOf(secret))
+		role, namespaces, err := k.store.CheckKey(ctx, id, hashOf(secret))
 		if err != nil || role == "" {
 			return Identity{}, err
 		}
-		return Identity{User: "key:" + id, Role: role}, nil
+		return Identity{User: "key:" + id, Role: role, Namespaces: namespaces}, nil
 	})
 }
 

@@ -43,29 +43,28 @@ func NewTokenReview(config *rest.Config) (*TokenReview, error) {
 }
 
 // Authenticate is the token's user, for example
-// "system:serviceaccount:spotbench-system:node-agent".
+// "system:serviceaccount:spotbench-system:node-agent", with the groups it is in.
 func (t *TokenReview) Authenticate(ctx context.Context, token string) (Identity, error) {
 	if ours(token) {
 		return Identity{}, ErrUnauthenticated
 	}
 	return t.known.recall(token, func() (Identity, error) {
-		user, err := t.ask(ctx, token)
-		return Identity{User: user}, err
+		return t.ask(ctx, token)
 	})
 }
 
-func (t *TokenReview) ask(ctx context.Context, token string) (string, error) {
+func (t *TokenReview) ask(ctx context.Context, token string) (Identity, error) {
 	var review authenticationv1.TokenReview
 	err := t.client.Post().Resource("tokenreviews").Body(&authenticationv1.TokenReview{
 		Spec: authenticationv1.TokenReviewSpec{Token: token, Audiences: []string{Audience}},
 	}).Do(ctx).Into(&review)
 	if err != nil {
-		return "", fmt.Errorf("TokenReview: %w; may the catalog's ServiceAccount create tokenreviews (ClusterRole system:auth-delegator)?", err)
+		return Identity{}, fmt.Errorf("TokenReview: %w; may the catalog's ServiceAccount create tokenreviews (ClusterRole system:auth-delegator)?", err)
 	}
 	// An API server that knows nothing of audiences leaves the answer's list empty:
 	// then the token may have been made for anything.
 	if !review.Status.Authenticated || !slices.Contains(review.Status.Audiences, Audience) {
-		return "", nil
+		return Identity{}, nil
 	}
-	return review.Status.User.Username, nil
+	return Identity{User: review.Status.User.Username, Groups: review.Status.User.Groups}, nil
 }

@@ -14,7 +14,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 	"time"
 
@@ -29,7 +28,7 @@ import (
 // Audience is the audience of the ServiceAccount tokens that writes need.
 const Audience = "spotbench-catalog"
 
-// TokenSource gives the bearer token of a write; an empty token is not sent.
+// TokenSource gives the bearer token of a request; an empty token is not sent.
 type TokenSource func(ctx context.Context) (string, error)
 
 // Client is safe for concurrent use.
@@ -46,7 +45,7 @@ type Client struct {
 // New makes a client of the catalog at baseURL, for example
 // https://api-service.model-catalog.svc:8000. httpClient carries the catalog's CA
 // and a timeout (nil: one minute and the system's CAs); token may be nil for a
-// client that only reads.
+// client that only reads, where reads are open.
 func New(baseURL string, httpClient *http.Client, token TokenSource) (*Client, error) {
 	u, err := url.Parse(baseURL)
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
@@ -150,7 +149,8 @@ func (c *Client) once(ctx context.Context, operation, method, path string, body 
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	if method != http.MethodGet && c.token != nil {
+	// A read shows it only where nobody listens: plain HTTP is for catalogs whose reads are open.
+	if c.token != nil && (method != http.MethodGet || req.URL.Scheme == "https") {
 		token, err := c.token(ctx)
 		if err != nil {
 			return fmt.Errorf("catalog: %s: token: %w", operation, err)
@@ -209,12 +209,6 @@ func query(path string, values url.Values) string {
 func setString(v url.Values, name, value string) {
 	if value != "" {
 		v.Set(name, value)
-	}
-}
-
-func setInt(v url.Values, name string, value int) {
-	if value != 0 {
-		v.Set(name, strconv.Itoa(value))
 	}
 }
 
@@ -312,18 +306,8 @@ func (c *Client) PutInstance(ctx context.Context, uid string, instance catalog.I
 }
 
 // ListInstances is one page of machines, the youngest first.
-func (c *Client) ListInstances(ctx context.Context, q catalog.InstanceQuery) (catalog.Page[catalog.Instance], error) {
-	v := url.Values{}
-	setString(v, "provider", q.Provider)
-	setString(v, "region", q.Region)
-	setString(v, "zone", q.Zone)
-	setString(v, "instanceType", q.InstanceType)
-	setString(v, "capacityType", q.CapacityType)
-	setString(v, "pageToken", q.PageToken)
-	setInt(v, "limit", q.Limit)
-	var out catalog.Page[catalog.Instance]
-	err := c.do(ctx, http.MethodGet, query("/v1/instances", v), nil, &out)
-	return out, err
+func (c *Client) ListInstances(ctx context.Context, f filter.InstanceList) (catalog.Page[catalog.Instance], error) {
+	return list[catalog.Page[catalog.Instance]](ctx, c, "/v1/instances", &f)
 }
 
 // ListRisks is how likely machines of each pool are taken back, as learned from

@@ -28,7 +28,7 @@ func answering(t *testing.T, statuses ...int) (c *client.Client, calls *atomic.I
 			t.Errorf("%s %s without the token", r.Method, r.URL)
 		}
 		if r.Method == http.MethodGet && r.Header.Get("Authorization") != "" {
-			t.Error("a read shows the token")
+			t.Error("a read in plain HTTP shows the token")
 		}
 		if n <= len(statuses) {
 			w.Header().Set("Content-Type", "application/problem+json")
@@ -89,10 +89,26 @@ func TestARefusalTellsWhatTheCatalogSaid(t *testing.T) {
 	}
 }
 
-func TestReadsShowNoToken(t *testing.T) {
+func TestReadsInPlainHTTPShowNoToken(t *testing.T) {
 	c, calls := answering(t)
 	if _, err := c.GetRun(t.Context(), "ns/run"); err != nil || calls.Load() != 1 {
 		t.Errorf("error %v after %d calls", err, calls.Load())
+	}
+}
+
+func TestAReadShowsTheTokenOverTLS(t *testing.T) {
+	shown := ""
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		shown = r.Header.Get("Authorization")
+		fmt.Fprint(w, `{"items":[]}`)
+	}))
+	defer server.Close()
+	c, err := client.New(server.URL, server.Client(), func(context.Context) (string, error) { return "secret-token", nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.ListModels(t.Context()); err != nil || shown != "Bearer secret-token" {
+		t.Errorf("the read shows %q, %v", shown, err)
 	}
 }
 

@@ -7,6 +7,8 @@
 package filter
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	"github.com/spotbench/spotbench/pkg/catalog"
@@ -74,46 +76,112 @@ type Dated struct {
 // Paged is which part of a list is asked for.
 type Paged struct {
 	Limit     int    `query:"limit" minimum:"1" maximum:"500" default:"50" doc:"Most items on the page"`
-	PageToken string `query:"pageToken" maxLength:"2048" doc:"nextPageToken of the page before, for the same filters and order"`
-	Order     string `query:"order" enum:"newest,oldest" default:"newest" doc:"Which come first"`
+	PageToken string `query:"pageToken" maxLength:"2048" doc:"nextPageToken of the page before, for the same filters, sort and order"`
+	Order     string `query:"order" enum:"newest,oldest,desc,asc" default:"newest" doc:"Which come first; newest is the same as desc, oldest the same as asc"`
 }
+
+// ascending reports whether the least come first.
+func (p Paged) ascending() bool { return Ascending(p.Order) }
+
+// Ascending reports whether by that order the least or the oldest come first.
+func Ascending(order string) bool { return order == "oldest" || order == "asc" }
 
 // RunList is a page of runs.
 type RunList struct {
 	Paged
+	Sort string `query:"sort" enum:"startedAt,finishedAt,key,model,benchmark,gpuModel,results,usdPerHour" default:"startedAt" doc:"What they are sorted by; those that do not have it are left out"`
 	Runs
 }
 
 // Query is the page as the store takes it.
 func (l RunList) Query() catalog.RunQuery {
 	q := l.Runs.Query()
-	q.OldestFirst, q.Limit, q.PageToken = l.Order == "oldest", l.Limit, l.PageToken
+	q.Sort, q.OldestFirst, q.Limit, q.PageToken = l.Sort, l.ascending(), l.Limit, l.PageToken
 	return q
 }
 
 // ResultList is a page of results.
 type ResultList struct {
 	Paged
+	Sort string `query:"sort" enum:"importedAt,requestThroughput,outputThroughput,totalTokenThroughput,ttftMedianMs,ttftP99Ms,tpotMedianMs,tpotP99Ms,e2elMedianMs,e2elP99Ms,concurrency,requests,completed,outputTokens,durationSeconds" default:"importedAt" doc:"What they are sorted by; results that do not have the figure are left out. All but importedAt, requestThroughput, outputThroughput, ttftP99Ms and tpotP99Ms need one of the filters run and model"`
 	Results
 }
 
 // Query is the page as the store takes it.
 func (l ResultList) Query() catalog.ResultQuery {
 	q := l.Results.Query()
-	q.OldestFirst, q.Limit, q.PageToken = l.Order == "oldest", l.Limit, l.PageToken
+	q.Sort, q.OldestFirst, q.Limit, q.PageToken = l.Sort, l.ascending(), l.Limit, l.PageToken
 	return q
 }
 
 // InterruptionList is a page of interruptions.
 type InterruptionList struct {
 	Paged
+	Sort string `query:"sort" enum:"noticeAt,workLostSeconds,node,kind" default:"noticeAt" doc:"What they are sorted by; those that do not have it are left out"`
 	Interruptions
 }
 
 // Query is the page as the store takes it.
 func (l InterruptionList) Query() catalog.InterruptionQuery {
 	return catalog.InterruptionQuery{RunKey: l.Run, Node: l.Node, Kind: l.Kind, Since: l.Since, Before: l.Before,
-		OldestFirst: l.Order == "oldest", Limit: l.Limit, PageToken: l.PageToken}
+		Sort: l.Sort, OldestFirst: l.ascending(), Limit: l.Limit, PageToken: l.PageToken}
+}
+
+// Pool says of which pools.
+type Pool struct {
+	Provider     string `query:"provider" maxLength:"64" example:"aws" doc:"Cloud"`
+	Region       string `query:"region" maxLength:"128" doc:"Region"`
+	Zone         string `query:"zone" maxLength:"128" doc:"Zone"`
+	InstanceType string `query:"instanceType" maxLength:"128" doc:"Instance type"`
+	CapacityType string `query:"capacityType" enum:"spot,on-demand" doc:"How it was bought"`
+}
+
+// InstanceList is a page of machines.
+type InstanceList struct {
+	Paged
+	Sort string `query:"sort" enum:"startedAt,seenAt,noticeAt,node,instanceType" default:"startedAt" doc:"What they are sorted by; those that do not have it are left out"`
+	Node string `query:"node" maxLength:"253" doc:"Name of the node"`
+	Pool
+}
+
+// Query is the page as the store takes it.
+func (l InstanceList) Query() catalog.InstanceQuery {
+	return catalog.InstanceQuery{Provider: l.Provider, Region: l.Region, Zone: l.Zone, InstanceType: l.InstanceType, CapacityType: l.CapacityType, Node: l.Node,
+		Sort: l.Sort, OldestFirst: l.ascending(), Limit: l.Limit, PageToken: l.PageToken}
+}
+
+// Models is the list of models.
+type Models struct {
+	GPUModel string `query:"gpuModel" maxLength:"128" doc:"Only models that ran on this GPU model" example:"H100-80GB"`
+	Sort     string `query:"sort" enum:"name,runs,results,lastRunAt" default:"name" doc:"What they are sorted by"`
+	Order    string `query:"order" enum:"asc,desc,oldest,newest" default:"asc" doc:"Which come first; oldest is the same as asc, newest the same as desc"`
+}
+
+// Of are those of the models that are asked for, in the order asked for.
+func (m Models) Of(models []catalog.Model) []catalog.Model {
+	kept := []catalog.Model{}
+	for _, one := range models {
+		if m.GPUModel == "" || slices.Contains(one.GPUModels, m.GPUModel) {
+			kept = append(kept, one)
+		}
+	}
+	direction := -1
+	if m.Order == "" || Ascending(m.Order) {
+		direction = 1
+	}
+	slices.SortStableFunc(kept, func(a, b catalog.Model) int {
+		by := cmp.Compare(a.Name, b.Name)
+		switch m.Sort {
+		case "runs":
+			by = cmp.Or(cmp.Compare(a.Runs, b.Runs), by)
+		case "results":
+			by = cmp.Or(cmp.Compare(a.Results, b.Results), by)
+		case "lastRunAt":
+			by = cmp.Or(a.LastRunAt.Compare(b.LastRunAt), by)
+		}
+		return direction * by
+	})
+	return kept
 }
 
 // Comparison says what to compare and by what.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/spotbench/spotbench/pkg/catalog"
 	"github.com/spotbench/spotbench/pkg/catalog/auth"
+	"github.com/spotbench/spotbench/pkg/catalog/filter"
 )
 
 // open are the addresses that anybody may ask whatever reads need: those that
@@ -24,12 +25,13 @@ var open = map[string]bool{"/healthz": true, "/readyz": true, "/openapi.json": t
 // tooMany is the problem of a caller who asks too often.
 const tooMany = "too many requests; ask again after Retry-After seconds"
 
-// admit says whether a request may go on before its operation decides about it:
-// reads are for everybody, unless the catalog was told otherwise, and nobody asks too
-// often.
-func (a *api) admit(w http.ResponseWriter, r *http.Request) bool {
+// admit says whether a request may go on before its operation decides about it, and with
+// which context: reads are for everybody, unless the catalog was told otherwise, and nobody
+// asks too often.
+func (a *api) admit(w http.ResponseWriter, r *http.Request) (ctx context.Context, ok bool) {
+	ctx = r.Context()
 	if open[r.URL.Path] {
-		return true
+		return ctx, true
 	}
 	read := r.Method == http.MethodGet || r.Method == http.MethodHead
 	caller := address(r.RemoteAddr)
@@ -48,19 +50,19 @@ func (a *api) admit(w http.ResponseWriter, r *http.Request) bool {
 				w.Header().Add("WWW-Authenticate", `Basic realm="spotbench-catalog", charset="UTF-8"`) // for browsers
 			}
 			writeProblem(w, status, detail)
-			return false
+			return ctx, false
 		}
-		caller = who.User
+		caller, ctx = who.User, catalog.Within(ctx, who.Namespaces)
 	}
 	if !read {
-		return true // its operation names the caller
+		return ctx, true // its operation names the caller
 	}
 	if wait, ok := a.limits.Take(caller); !ok {
 		w.Header().Set("Retry-After", seconds(wait))
 		writeProblem(w, http.StatusTooManyRequests, tooMany)
-		return false
+		return ctx, false
 	}
-	return true
+	return ctx, true
 }
 
 // allow asks the guard, which may ask others: so not for an address that has shown too
@@ -117,7 +119,7 @@ func (a *api) require(role catalog.Role) huma.Middlewares {
 			_ = huma.WriteErr(a.huma, ctx, status, detail)
 		default:
 			target := ctx.URL()
-			next(huma.WithContext(ctx, catalog.Writing(ctx.Context(), catalog.AuditEntry{
+			next(huma.WithContext(ctx, catalog.Writing(catalog.Within(ctx.Context(), who.Namespaces), catalog.AuditEntry{
 				Caller: who.User, Operation: ctx.Operation().OperationID, Target: target.RequestURI(), Remote: address(ctx.RemoteAddr())})))
 		}
 	}}
@@ -167,29 +169,32 @@ func (a *api) registerAccess() {
 	huma.Register(a.huma, create, func(ctx context.Context, in *struct {
 		OfKey
 		Body struct {
-			Role      catalog.Role `json:"role" enum:"read,write,admin"`
-			ExpiresAt time.Time    `json:"expiresAt" doc:"Within two years"`
+			Role       catalog.Role       `json:"role" enum:"read,write,admin"`
+			Namespaces catalog.Namespaces `json:"namespaces,omitempty" nullable:"false" minItems:"1" maxItems:"32" doc:"Namespaces whose runs it may see and write; without, all. A key of the role admin has none"`
+			ExpiresAt  time.Time          `json:"expiresAt" doc:"Within two years"`
 		}
 	}) (*body[madeKey], error) {
 		text, hash := auth.NewKey(in.ID)
 		entry, _ := catalog.WritingOf(ctx)
-		key, err := a.store.CreateKey(ctx, catalog.APIKey{ID: in.ID, Role: in.Body.Role, ExpiresAt: in.Body.ExpiresAt, CreatedBy: entry.Caller}, hash)
+		key, err := a.store.CreateKey(ctx, catalog.APIKey{ID: in.ID, Role: in.Body.Role, Namespaces: in.Body.Namespaces, ExpiresAt: in.Body.ExpiresAt, CreatedBy: entry.Caller}, hash)
 		if errors.Is(err, catalog.ErrChanged) {
 			return nil, huma.Error409Conflict(err.Error())
 		}
 		return &body[madeKey]{madeKey{key, text}}, a.problem(err)
 	})
 	rotate := a.administer("rotate-key", http.MethodPost, "/v1/keys/{id}/rotate", "Give an API key a new secret")
-	rotate.Description = "The old secret works on for the overlap, so that its users can be changed over one by one."
+	rotate.Description = "The old secret works on for the overlap, so that its users can be changed over one by one. " +
+		"Sent again with the same Idempotency-Key, because the answer was lost, it is still the same rotation: there is another new secret, and the old one works on."
 	huma.Register(a.huma, rotate, func(ctx context.Context, in *struct {
 		OfKey
-		Body struct {
+		Rotation string `header:"Idempotency-Key" maxLength:"128" doc:"Name of this rotation, for sending it again"`
+		Body     struct {
 			ExpiresAt      time.Time `json:"expiresAt" doc:"Within two years"`
 			OverlapSeconds int64     `json:"overlapSeconds,omitempty" minimum:"0" maximum:"2592000" doc:"How long the old secret works on, at most 30 days"`
 		}
 	}) (*body[madeKey], error) {
 		text, hash := auth.NewKey(in.ID)
-		key, err := a.store.RotateKey(ctx, in.ID, hash, in.Body.ExpiresAt, time.Duration(in.Body.OverlapSeconds)*time.Second)
+		key, err := a.store.RotateKey(ctx, in.ID, hash, in.Body.ExpiresAt, time.Duration(in.Body.OverlapSeconds)*time.Second, in.Rotation)
 		return &body[madeKey]{madeKey{key, text}}, a.problem(err)
 	})
 	revoke := a.administer("revoke-key", http.MethodDelete, "/v1/keys/{id}", "End an API key for good")
@@ -202,10 +207,11 @@ func (a *api) registerAccess() {
 		Caller    string    `query:"caller" maxLength:"512" doc:"Who wrote"`
 		Since     time.Time `query:"since" doc:"At or after this time"`
 		Before    time.Time `query:"before" doc:"Before this time"`
+		Order     string    `query:"order" enum:"newest,oldest,desc,asc" default:"newest" doc:"Which come first; newest is the same as desc, oldest the same as asc"`
 		Limit     int       `query:"limit" minimum:"1" maximum:"500" default:"50" doc:"Most items on the page"`
 		PageToken string    `query:"pageToken" maxLength:"2048" doc:"nextPageToken of the page before, for the same filters"`
 	}) (*body[catalog.Page[catalog.AuditEntry]], error) {
-		page, err := a.store.ListAudit(ctx, catalog.AuditQuery{Caller: in.Caller, Since: in.Since, Before: in.Before, Limit: in.Limit, PageToken: in.PageToken})
+		page, err := a.store.ListAudit(ctx, catalog.AuditQuery{Caller: in.Caller, Since: in.Since, Before: in.Before, OldestFirst: filter.Ascending(in.Order), Limit: in.Limit, PageToken: in.PageToken})
 		return &body[catalog.Page[catalog.AuditEntry]]{page}, a.problem(err)
 	})
 }

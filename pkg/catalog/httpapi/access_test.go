@@ -302,3 +302,32 @@ func TestTheReadOnlyAddressAnswersNoAdministrator(t *testing.T) {
 		}
 	}
 }
+
+func TestARotationThatIsSentAgainEndsNoSecretThatIsInUse(t *testing.T) {
+	s := newStage(t)
+	id := fmt.Sprintf("again-%d", time.Now().UnixNano())
+	inUse := newKey(t, s, id, catalog.Writer)
+	rotate := func(name string) string {
+		t.Helper()
+		resp, body := s.send(t, "POST", "/v1/keys/"+id+"/rotate", s.admin, fmt.Sprintf(`{"expiresAt":%q,"overlapSeconds":3600}`, inDays(60)), "Idempotency-Key", name)
+		var made struct{ Key string }
+		if err := json.Unmarshal([]byte(body), &made); err != nil || resp.StatusCode != http.StatusOK {
+			t.Fatalf("%s %s", resp.Status, body)
+		}
+		return made.Key
+	}
+	// A fresh server, which remembers no verdict.
+	works := func(key string) bool {
+		resp, _ := newStage(t).send(t, "PUT", "/v1/runs/ns%2Frotated", key, `{}`)
+		return resp.StatusCode == http.StatusOK
+	}
+	lost := rotate("monday") // the answer that nobody got
+	got := rotate("monday")
+	if !works(inUse) || works(lost) || !works(got) {
+		t.Errorf("the secret in use works: %v, the lost one: %v, the new one: %v", works(inUse), works(lost), works(got))
+	}
+	next := rotate("tuesday")
+	if works(inUse) || !works(got) || !works(next) {
+		t.Errorf("after another rotation the first secret works: %v, the one before: %v, the new one: %v", works(inUse), works(got), works(next))
+	}
+}

@@ -33,6 +33,7 @@ type Store interface {
 	Lives(ctx context.Context, since time.Time) ([]catalog.Instance, error)
 	Savings(ctx context.Context, query catalog.SavingsQuery) (catalog.SavingsReport, error)
 	Import(ctx context.Context, runKey, file, format string, content []byte, results []catalog.Result) (imported catalog.Import, created bool, err error)
+	GetTelemetry(ctx context.Context, key string) ([]catalog.Telemetry, error)
 	GetRunRevision(ctx context.Context, key string) (catalog.Detail, int64, error)
 	ListRuns(ctx context.Context, query catalog.RunQuery) (catalog.Page[catalog.Summary], error)
 	ListResults(ctx context.Context, query catalog.ResultQuery) (catalog.Page[catalog.Result], error)
@@ -43,7 +44,7 @@ type Store interface {
 	ListModels(ctx context.Context) ([]catalog.Model, error)
 	Measured(ctx context.Context, keys []string, query catalog.RunQuery) (runs []catalog.Detail, more bool, err error)
 	CreateKey(ctx context.Context, key catalog.APIKey, hash []byte) (catalog.APIKey, error)
-	RotateKey(ctx context.Context, id string, hash []byte, expires time.Time, overlap time.Duration) (catalog.APIKey, error)
+	RotateKey(ctx context.Context, id string, hash []byte, expires time.Time, overlap time.Duration, rotation string) (catalog.APIKey, error)
 	RevokeKey(ctx context.Context, id string) error
 	ListKeys(ctx context.Context) ([]catalog.APIKey, error)
 	ListAudit(ctx context.Context, query catalog.AuditQuery) (catalog.Page[catalog.AuditEntry], error)
@@ -66,6 +67,8 @@ type api struct {
 	readers bool
 	limits  *auth.Limits
 	guesses *auth.Limits
+	// receiving and reading bound the imports at once.
+	receiving, reading turns
 	// hazards are assumed of pools until their machines have been observed.
 	hazards risk.Book
 	huma    huma.API
@@ -136,13 +139,20 @@ func (a *api) write(id, method, path, summary string) huma.Operation {
 // problem turns an error into the answer the caller gets. What went wrong inside
 // is logged, not told.
 func (a *api) problem(err error) error {
+	var field *catalog.InvalidField
 	switch {
 	case err == nil:
 		return nil
+	case errors.As(err, &field):
+		return huma.Error422UnprocessableEntity("validation failed", &huma.ErrorDetail{Location: "query." + field.Name, Message: field.Problem})
 	case errors.Is(err, catalog.ErrNotFound):
 		return huma.Error404NotFound(err.Error())
 	case errors.Is(err, catalog.ErrInvalid):
 		return huma.Error422UnprocessableEntity(err.Error())
+	case errors.Is(err, catalog.ErrForbidden):
+		a.metrics.denied.WithLabelValues(http.StatusText(http.StatusForbidden)).Inc()
+		a.log.Warn("a request was refused", "err", err)
+		return huma.Error403Forbidden(err.Error())
 	case errors.Is(err, catalog.ErrChanged):
 		return huma.Error412PreconditionFailed(err.Error())
 	case errors.Is(err, context.Canceled):

@@ -335,3 +335,42 @@ func TestTheOpenAPIDocumentIsThePublishedOne(t *testing.T) {
 		t.Errorf("the API changed; run `go test ./pkg/catalog/httpapi -update` (-published +now)\n%s", diff)
 	}
 }
+
+func TestHowGPUsWentOverTimeIsKeptApartFromTheirSummaries(t *testing.T) {
+	s := newStage(t)
+	const key = "/v1/runs/ns%2Fplotted"
+	tell := func(body string) (int, string) {
+		resp, text := s.send(t, "PUT", key+"/telemetry/u", s.writer, body)
+		return resp.StatusCode, text
+	}
+	s.send(t, "PUT", key, s.writer, `{"model":"m"}`)
+	const series = `{"from":"2026-11-01T12:00:00Z","stepSeconds":2,"powerWatts":[100,null,300.5]}`
+	if status, text := tell(`{"from":"2026-11-01T12:00:00Z","to":"2026-11-01T12:01:00Z","gpus":[{"uuid":"GPU-1","samples":3,"series":` + series + `},{"uuid":"GPU-2","samples":3}]}`); status != http.StatusOK {
+		t.Fatal(text)
+	}
+	// A later summary without the course leaves it: the agent does not send it each time.
+	if status, text := tell(`{"from":"2026-11-01T12:00:00Z","to":"2026-11-01T12:02:00Z","gpus":[{"uuid":"GPU-1","samples":9},{"uuid":"GPU-2","samples":9}]}`); status != http.StatusOK {
+		t.Fatal(text)
+	}
+	if _, text := s.send(t, "GET", key+"/telemetry", "", ""); !strings.Contains(text, series) || strings.Count(text, `"series"`) != 1 || !strings.Contains(text, `"samples":9`) {
+		t.Errorf("the telemetry is %s", text)
+	}
+	for _, path := range []string{key, "/v1/runs?model=m"} {
+		if _, text := s.send(t, "GET", path, "", ""); strings.Contains(text, `"series"`) {
+			t.Errorf("GET %s carries the course of the GPUs", path)
+		}
+	}
+	if resp, _ := s.send(t, "GET", "/v1/runs/ns%2Fnone/telemetry", "", ""); resp.StatusCode != http.StatusNotFound {
+		t.Errorf("the telemetry of no run: %s", resp.Status)
+	}
+	for name, bad := range map[string]string{
+		"a step of no time":   `{"from":"2026-11-01T12:00:00Z","stepSeconds":0,"powerWatts":[1]}`,
+		"more than 240 steps": `{"from":"2026-11-01T12:00:00Z","stepSeconds":1,"powerWatts":[1` + strings.Repeat(",1", 240) + `]}`,
+		"no start":            `{"stepSeconds":1,"powerWatts":[1]}`,
+		"a text":              `{"from":"2026-11-01T12:00:00Z","stepSeconds":1,"powerWatts":["1"]}`,
+	} {
+		if status, text := tell(`{"gpus":[{"uuid":"GPU-1","series":` + bad + `}]}`); status != http.StatusUnprocessableEntity {
+			t.Errorf("%s: %d %s", name, status, text)
+		}
+	}
+}

@@ -13,15 +13,6 @@ import (
 	"github.com/spotbench/spotbench/pkg/catalog/filter"
 )
 
-// InPool says of which pools; it is exported for the reason given at OfRun.
-type InPool struct {
-	Provider     string `query:"provider" maxLength:"64" example:"aws"`
-	Region       string `query:"region" maxLength:"128"`
-	Zone         string `query:"zone" maxLength:"128"`
-	InstanceType string `query:"instanceType" maxLength:"128"`
-	CapacityType string `query:"capacityType" enum:"spot,on-demand"`
-}
-
 func (a *api) registerInstances() {
 	huma.Register(a.huma, a.write("put-instance", http.MethodPut, "/v1/instances/{uid}", "Tell of the life of a machine"),
 		func(ctx context.Context, in *struct {
@@ -34,18 +25,14 @@ func (a *api) registerInstances() {
 			instance, err := a.store.PutInstance(ctx, in.UID, in.Body)
 			return &body[catalog.Instance]{instance}, a.problem(err)
 		})
-	huma.Register(a.huma, read("list-instances", "/v1/instances", "Machines and how long they lived, the youngest first"), func(ctx context.Context, in *struct {
-		filter.Paged
-		InPool
-	}) (*body[catalog.Page[catalog.Instance]], error) {
-		page, err := a.store.ListInstances(ctx, catalog.InstanceQuery{Provider: in.Provider, Region: in.Region, Zone: in.Zone,
-			InstanceType: in.InstanceType, CapacityType: in.CapacityType, Limit: in.Limit, PageToken: in.PageToken})
+	huma.Register(a.huma, read("list-instances", "/v1/instances", "Machines and how long they lived, the youngest first"), func(ctx context.Context, in *filter.InstanceList) (*body[catalog.Page[catalog.Instance]], error) {
+		page, err := a.store.ListInstances(ctx, in.Query())
 		return &body[catalog.Page[catalog.Instance]]{page}, a.problem(err)
 	})
 	op := read("list-risks", "/v1/risk", "How likely machines of each pool are taken back, and what that is known from")
 	op.Description = "Learned from the lives of the machines that agents reported, the newer ones counting more, starting from what is assumed of the pool. " +
 		"A query that names provider and instanceType is answered also where nothing was observed."
-	huma.Register(a.huma, op, func(ctx context.Context, in *struct{ InPool }) (*body[catalog.Page[catalog.PoolRisk]], error) {
+	huma.Register(a.huma, op, func(ctx context.Context, in *filter.Pool) (*body[catalog.Page[catalog.PoolRisk]], error) {
 		now := time.Now()
 		lives, err := a.store.Lives(ctx, now.Add(-catalog.RiskWindow))
 		if err != nil {

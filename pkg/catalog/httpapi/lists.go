@@ -20,8 +20,8 @@ func (a *api) registerLists() {
 		page, err := a.store.ListInterruptions(ctx, in.Query())
 		return &body[catalog.Page[catalog.Interruption]]{page}, a.problem(err)
 	})
-	huma.Register(a.huma, conditional("list-models", "/v1/models", "Every model that has runs"), func(ctx context.Context, _ *struct{}) (*body[catalog.Page[catalog.Model]], error) {
+	huma.Register(a.huma, conditional("list-models", "/v1/models", "Every model that has runs"), func(ctx context.Context, in *filter.Models) (*body[catalog.Page[catalog.Model]], error) {
 		models, err := a.store.ListModels(ctx)
-		return &body[catalog.Page[catalog.Model]]{catalog.Page[catalog.Model]{Items: models}}, a.problem(err)
+		return &body[catalog.Page[catalog.Model]]{catalog.Page[catalog.Model]{Items: in.Of(models)}}, a.problem(err)
 	})
 }

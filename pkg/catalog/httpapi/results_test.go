@@ -4,9 +4,12 @@ package httpapi_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -41,6 +44,49 @@ func TestAResultAndTheFileItCameFromAreFoundByTheirNames(t *testing.T) {
 	for _, path := range []string{"/v1/results/none", "/v1/imports/none/file"} {
 		if resp, _ := s.send(t, "GET", path, "", ""); resp.StatusCode != http.StatusNotFound {
 			t.Errorf("%s: %s", path, resp.Status)
+		}
+	}
+}
+
+func TestASortedListIsPagedInOrderAndAWrongSortIsNamed(t *testing.T) {
+	s := newStage(t)
+	model := fmt.Sprintf("org/sorted-%d", time.Now().UnixNano())
+	if resp, body := s.send(t, "PUT", "/v1/runs/ns%2Fsorted", s.writer, `{}`); resp.StatusCode != http.StatusOK {
+		t.Fatal(body)
+	}
+	for _, rate := range []string{"3.5", "1", "22", "3.5", "8"} {
+		file := strings.Replace(vllm, `"org/m"`, fmt.Sprintf("%q", model), 1)
+		file = strings.Replace(file, `"duration":2`, fmt.Sprintf(`"duration":%d,"request_throughput":%s`, time.Now().UnixNano(), rate), 1)
+		if resp, body := s.send(t, "POST", "/v1/imports?run=ns/sorted", s.writer, file); resp.StatusCode != http.StatusCreated {
+			t.Fatal(body)
+		}
+	}
+	var rates []float64
+	for token := ""; ; {
+		resp, body := s.send(t, "GET", "/v1/results?limit=2&sort=requestThroughput&order=desc&model="+model+"&pageToken="+token, "", "")
+		var page struct {
+			Items         []struct{ RequestThroughput float64 }
+			NextPageToken string
+		}
+		if err := json.Unmarshal([]byte(body), &page); err != nil || resp.StatusCode != http.StatusOK {
+			t.Fatalf("%s %s", resp.Status, body)
+		}
+		for _, r := range page.Items {
+			rates = append(rates, r.RequestThroughput)
+		}
+		if token = page.NextPageToken; token == "" {
+			break
+		}
+	}
+	if want := []float64{22, 8, 3.5, 3.5, 1}; !slices.Equal(rates, want) {
+		t.Errorf("sorted %v, want %v", rates, want)
+	}
+	for path, location := range map[string]string{
+		"/v1/results?sort=requests": "query.sort", "/v1/results?sort=colour": "query.sort", "/v1/results?pageToken=x": "query.pageToken", "/v1/runs?sort=model&pageToken=x": "query.pageToken",
+		"/v1/instances?order=up": "query.order", "/v1/models?sort=colour": "query.sort", "/v1/interruptions?sort=colour": "query.sort",
+	} {
+		if resp, body := s.send(t, "GET", path, "", ""); resp.StatusCode != http.StatusUnprocessableEntity || !strings.Contains(body, fmt.Sprintf("%q", location)) {
+			t.Errorf("%s: %s %s, want it to name %s", path, resp.Status, body, location)
 		}
 	}
 }

@@ -142,10 +142,10 @@ func (a *api) registerRuns() {
 			telemetry, err := a.store.PutTelemetry(ctx, in.Key, in.PodUID, in.Body)
 			return &body[catalog.Telemetry]{telemetry}, a.problem(err)
 		})
-	huma.Register(a.huma, conditional("get-telemetry", "/v1/runs/{key}/telemetry", "The telemetry of a run, one entry per pod", http.StatusNotFound),
+	huma.Register(a.huma, conditional("get-telemetry", "/v1/runs/{key}/telemetry", "The telemetry of a run, one entry per pod, with how it went over time", http.StatusNotFound),
 		func(ctx context.Context, in *OfRun) (*body[catalog.Page[catalog.Telemetry]], error) {
-			run, _, err := a.store.GetRunRevision(ctx, in.Key)
-			return &body[catalog.Page[catalog.Telemetry]]{catalog.Page[catalog.Telemetry]{Items: run.Telemetry}}, a.problem(err)
+			telemetry, err := a.store.GetTelemetry(ctx, in.Key)
+			return &body[catalog.Page[catalog.Telemetry]]{catalog.Page[catalog.Telemetry]{Items: telemetry}}, a.problem(err)
 		})
 }
 
@@ -157,6 +157,7 @@ func (a *api) registerImports() {
 		"Other content under a file name the run has takes the place of the earlier."
 	op.DefaultStatus = http.StatusCreated
 	op.Errors = append(op.Errors, http.StatusUnsupportedMediaType)
+	op.Middlewares = append(op.Middlewares, a.receive)
 	op.Responses = map[string]*huma.Response{"200": {Description: "The run has had this content before", Content: map[string]*huma.MediaType{
 		"application/json": {Schema: a.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[catalog.Import](), true, "")}}}}
 	huma.Register(a.huma, op, func(ctx context.Context, in *fileOfRun) (*struct {
@@ -167,11 +168,9 @@ func (a *api) registerImports() {
 			a.metrics.imports.WithLabelValues("refused").Inc()
 			return nil, huma.Error415UnsupportedMediaType(fmt.Sprintf("Content-Encoding %q is not read; use gzip or none", in.Encoding))
 		}
-		// The content, not its compression, is what the import is named by.
-		content, err := importer.Unpack(in.File, in.content)
-		var parsed importer.Parsed
-		if err == nil {
-			parsed, err = importer.Parse(in.File, content)
+		content, parsed, err := a.readFile(ctx, in.File, in.content)
+		if errors.Is(err, errBusy) {
+			return nil, huma.ErrorWithHeaders(huma.Error503ServiceUnavailable(err.Error()), http.Header{"Retry-After": {"5"}})
 		}
 		if err != nil {
 			a.metrics.imports.WithLabelValues("refused").Inc()

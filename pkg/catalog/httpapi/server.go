@@ -74,7 +74,8 @@ type Options struct {
 // New is the whole server: API, pages, health and metrics.
 func New(o Options) http.Handler {
 	mux := http.NewServeMux()
-	a := &api{store: o.Store, guard: o.Guard, log: o.Log, metrics: newMetrics(o.Registry), hazards: o.Hazards, readers: o.Readers, limits: o.Limits, guesses: o.Guesses}
+	a := &api{store: o.Store, guard: o.Guard, log: o.Log, metrics: newMetrics(o.Registry), hazards: o.Hazards, readers: o.Readers, limits: o.Limits, guesses: o.Guesses,
+		receiving: make(turns, receivedAtOnce), reading: make(turns, readAtOnce)}
 	a.register(mux)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", a.ready)
@@ -84,9 +85,21 @@ func New(o Options) http.Handler {
 	}
 	answers := tagged(mux)
 	if o.Cache != nil {
-		answers = o.Cache.Handler(answers, matches)
+		answers = forAll(o.Cache.Handler(answers, matches), answers)
 	}
 	return a.observe(mux, answers)
+}
+
+// forAll has reads of callers who may see all runs answered by one handler, and those of
+// the others by another: what is kept for all must not reach them.
+func forAll(kept, fresh http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if read := r.Method == http.MethodGet || r.Method == http.MethodHead; read && catalog.NamespacesOf(r.Context()).Limited() {
+			fresh.ServeHTTP(w, r)
+			return
+		}
+		kept.ServeHTTP(w, r)
+	})
 }
 
 // ReadOnly is the handler without anything that writes, and without what only an
@@ -150,9 +163,11 @@ func (a *api) observe(mux *http.ServeMux, answers http.Handler) http.Handler {
 		for _, h := range everywhere {
 			header[h.name] = h.values
 		}
-		if !a.admit(answer, r) {
+		admitted, ok := a.admit(answer, r)
+		if !ok {
 			return
 		}
+		r = r.WithContext(admitted)
 		if _, r.Pattern = mux.Handler(r); r.Pattern == "" {
 			refusal := &recorder{ResponseWriter: discard{header}, status: http.StatusOK}
 			mux.ServeHTTP(refusal, r)

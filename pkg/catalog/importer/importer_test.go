@@ -7,7 +7,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -173,36 +172,4 @@ func TestParseReadsRealFilesOfVLLM(t *testing.T) {
 			}
 		})
 	}
-}
-
-func FuzzParse(f *testing.F) {
-	f.Add([]byte(minimal))
-	f.Add([]byte(`{"model_id":"m","num_prompts":1,"completed":1,"duration":NaN,"p99_ttft_ms":-Infinity,"spotbench":{"segments":[]}}`))
-	for _, example := range examples {
-		f.Add([]byte(example))
-		f.Add([]byte(example[:len(example)/2]))
-		f.Add([]byte(strings.ReplaceAll(example, ": ", ": -")))
-	}
-	f.Add([]byte("\xef\xbb\xbf{\"a\\\"\": [[[]]]}"))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		got, err := importer.Parse("f.json", data)
-		if err != nil {
-			var file *importer.FileError
-			if errors.As(err, &file) && (file.Offset < 0 || file.Offset > int64(len(data))) {
-				t.Errorf("offset %d is outside the file of %d bytes", file.Offset, len(data))
-			}
-			return
-		}
-		for _, r := range got.Results {
-			if !slices.Contains(importer.Formats(), got.Format) {
-				t.Errorf("format %q is none", got.Format)
-			}
-			if r.Completed > r.Requests || r.Completed < 0 || r.DurationSeconds < 0 {
-				t.Errorf("impossible result %+v", r)
-			}
-			if _, err := json.Marshal(r); err != nil {
-				t.Errorf("the result cannot be written again: %v", err)
-			}
-		}
-	})
 }

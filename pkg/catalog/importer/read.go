@@ -15,6 +15,17 @@ import (
 // gzipMagic begins every gzip file.
 var gzipMagic = []byte{0x1f, 0x8b}
 
+// packed are what other files begin with that are compressed or have several files in
+// them. They are refused by their first bytes, whatever they would unpack to.
+var packed = []struct{ magic, kind, instead string }{
+	{"PK\x03\x04", "zip archives", "unpack it and import each file"},
+	{"PK\x05\x06", "zip archives", "import the file that the benchmark wrote"},
+	{"\x28\xb5\x2f\xfd", "zstd", "decompress it, or compress it with gzip"},
+	{"\xfd7zXZ\x00", "xz", "decompress it, or compress it with gzip"},
+	{"BZh", "bzip2", "decompress it, or compress it with gzip"},
+	{"7z\xbc\xaf", "7-Zip archives", "unpack it and import each file"},
+}
+
 // Read reads a result file, decompressing it if it is gzip. It never reads more
 // than MaxBytes, however large the file or what it decompresses to is.
 func Read(file string, from io.Reader) ([]byte, error) {
@@ -22,6 +33,13 @@ func Read(file string, from io.Reader) ([]byte, error) {
 	head, err := buffered.Peek(len(gzipMagic))
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("file %q: %w", file, err)
+	}
+	// Peek gives what there is of a file that is shorter; that was not worth an error above.
+	long, _ := buffered.Peek(8)
+	for _, p := range packed {
+		if bytes.HasPrefix(long, []byte(p.magic)) {
+			return nil, &UnsupportedError{File: file, Format: p.kind, Instead: p.instead}
+		}
 	}
 	if !bytes.Equal(head, gzipMagic) {
 		return bounded(file, buffered)

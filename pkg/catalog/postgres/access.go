@@ -17,13 +17,13 @@ import (
 )
 
 const (
-	keyColumns = `id, role, created_at, created_by, rotated_at, expires_at, revoked_at, last_used_at`
+	keyColumns = `id, role, namespaces, created_at, created_by, rotated_at, expires_at, revoked_at, last_used_at`
 	selectKeys = `SELECT ` + keyColumns + ` FROM api_keys`
 )
 
 func scanKey(from row) (k catalog.APIKey, err error) {
 	var rotated, revoked, used *time.Time
-	err = from.Scan(&k.ID, &k.Role, &k.CreatedAt, &k.CreatedBy, &rotated, &k.ExpiresAt, &revoked, &used)
+	err = from.Scan(&k.ID, &k.Role, (*[]string)(&k.Namespaces), &k.CreatedAt, &k.CreatedBy, &rotated, &k.ExpiresAt, &revoked, &used)
 	k.CreatedAt, k.ExpiresAt = k.CreatedAt.UTC(), k.ExpiresAt.UTC()
 	k.RotatedAt, k.RevokedAt, k.LastUsedAt = moment(rotated), moment(revoked), moment(used)
 	return k, err
@@ -36,8 +36,8 @@ func (s *Store) CreateKey(ctx context.Context, key catalog.APIKey, hash []byte) 
 		return made, fmt.Errorf("%w: %w", catalog.ErrInvalid, err)
 	}
 	err = s.write(ctx, func(c *change) error {
-		keys, err := returned(ctx, c, scanKey, `INSERT INTO api_keys (id, role, hash, created_by, expires_at) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (id) DO NOTHING RETURNING `+keyColumns,
-			key.ID, key.Role, hash, key.CreatedBy, stamp(key.ExpiresAt))
+		keys, err := returned(ctx, c, scanKey, `INSERT INTO api_keys (id, role, hash, created_by, expires_at, namespaces) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (id) DO NOTHING RETURNING `+keyColumns,
+			key.ID, key.Role, hash, key.CreatedBy, stamp(key.ExpiresAt), []string(key.Namespaces))
 		for _, made = range keys {
 			return nil
 		}
@@ -47,8 +47,10 @@ func (s *Store) CreateKey(ctx context.Context, key catalog.APIKey, hash []byte) 
 }
 
 // RotateKey gives a key that works a new secret and a new end. The secret that was
-// the current one works on for the overlap; one from before that ends at once.
-func (s *Store) RotateKey(ctx context.Context, id string, hash []byte, expires time.Time, overlap time.Duration) (rotated catalog.APIKey, err error) {
+// the current one works on for the overlap; one from before that ends at once. A caller who
+// did not get the answer sends the same rotation again, by its name: that gives another new
+// secret, and the one before the first attempt works on. "" is a rotation without a name.
+func (s *Store) RotateKey(ctx context.Context, id string, hash []byte, expires time.Time, overlap time.Duration, rotation string) (rotated catalog.APIKey, err error) {
 	err = s.write(ctx, func(c *change) error {
 		keys, err := returned(ctx, c, scanKey, selectKeys+" WHERE id = $1 AND revoked_at IS NULL FOR UPDATE", id)
 		if err != nil {
@@ -61,8 +63,10 @@ func (s *Store) RotateKey(ctx context.Context, id string, hash []byte, expires t
 		if err := keys[0].Validate(s.now()); err != nil {
 			return fmt.Errorf("%w: %w", catalog.ErrInvalid, err)
 		}
-		keys, err = returned(ctx, c, scanKey, `UPDATE api_keys SET previous_hash = hash, previous_until = least(expires_at, $3::timestamptz), hash = $2, rotated_at = now(), expires_at = $4 WHERE id = $1 RETURNING `+keyColumns,
-			id, hash, stamp(s.now().Add(overlap)), stamp(expires))
+		keys, err = returned(ctx, c, scanKey, `UPDATE api_keys SET previous_hash = CASE WHEN $5 <> '' AND rotation = $5 THEN previous_hash ELSE hash END,
+			previous_until = CASE WHEN $5 <> '' AND rotation = $5 THEN previous_until ELSE least(expires_at, $3::timestamptz) END,
+			hash = $2, rotated_at = now(), expires_at = $4, rotation = $5 WHERE id = $1 RETURNING `+keyColumns,
+			id, hash, stamp(s.now().Add(overlap)), stamp(expires), rotation)
 		for _, rotated = range keys {
 			return nil
 		}
@@ -88,25 +92,25 @@ func (s *Store) ListKeys(ctx context.Context) ([]catalog.APIKey, error) {
 	return keys, explain(err)
 }
 
-// CheckKey is the role of a key that works and has this secret; "" when there is
-// none. It notes that the key was used.
-func (s *Store) CheckKey(ctx context.Context, id string, hash []byte) (role catalog.Role, err error) {
+// CheckKey is the role and the namespaces of a key that works and has this secret; the
+// role is "" when there is none. It notes that the key was used.
+func (s *Store) CheckKey(ctx context.Context, id string, hash []byte) (role catalog.Role, namespaces catalog.Namespaces, err error) {
 	var current, previous []byte
-	err = s.pool.QueryRow(ctx, `SELECT role, hash, CASE WHEN previous_until > now() THEN previous_hash END FROM api_keys WHERE id = $1 AND revoked_at IS NULL AND expires_at > now()`, id).
-		Scan(&role, &current, &previous)
+	err = s.pool.QueryRow(ctx, `SELECT role, namespaces, hash, CASE WHEN previous_until > now() THEN previous_hash END FROM api_keys WHERE id = $1 AND revoked_at IS NULL AND expires_at > now()`, id).
+		Scan(&role, (*[]string)(&namespaces), &current, &previous)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return "", nil
+		return "", nil, nil
 	}
 	if err != nil {
-		return "", explain(s.heed(err))
+		return "", nil, explain(s.heed(err))
 	}
 	if subtle.ConstantTimeCompare(hash, current)|subtle.ConstantTimeCompare(hash, previous) == 0 {
-		return "", nil
+		return "", nil, nil
 	}
 	// The key is good, also where that cannot be noted: during a failover for one.
 	_, err = s.pool.Exec(ctx, "UPDATE api_keys SET last_used_at = now() WHERE id = $1 AND (last_used_at IS NULL OR last_used_at < now() - interval '1 minute')", id)
 	_ = s.heed(err)
-	return role, nil
+	return role, namespaces, nil
 }
 
 // ListAudit is one page of the log of writes.
@@ -117,15 +121,15 @@ func (s *Store) ListAudit(ctx context.Context, query catalog.AuditQuery) (catalo
 	w.equal("caller", query.Caller)
 	w.between("at", query.Since, query.Before)
 	if query.PageToken != "" {
-		p, err := parseToken(query.PageToken, 1, false)
+		p, err := parseToken(query.PageToken, 1, query.OldestFirst)
 		if err != nil {
 			return page, err
 		}
 		id, err := strconv.ParseInt(p.Keys[0], 10, 64)
 		if err != nil {
-			return page, fmt.Errorf("%w: pageToken %q is not one this list gave; leave it out for the first page", catalog.ErrInvalid, query.PageToken)
+			return page, unknownToken(query.PageToken)
 		}
-		w.after("at, id", false, p.At, id)
+		w.after("at, id", query.OldestFirst, p.At, id)
 	}
 	var ids []int64
 	scan := func(from row) (e catalog.AuditEntry, err error) {
@@ -134,13 +138,13 @@ func (s *Store) ListAudit(ctx context.Context, query catalog.AuditQuery) (catalo
 		e.At, ids = e.At.UTC(), append(ids, id)
 		return e, err
 	}
-	rows, err := collect(ctx, s.pool, scan, "SELECT id, at, caller, operation, target, remote FROM audit"+w.sql("at, id", false, limit), w.args...)
+	rows, err := collect(ctx, s.pool, scan, "SELECT id, at, caller, operation, target, remote FROM audit"+w.sql("at, id", query.OldestFirst, limit), w.args...)
 	if err != nil {
 		return page, explain(err)
 	}
 	if len(rows) > limit {
 		rows = rows[:limit]
-		page.NextPageToken = position{At: rows[limit-1].At, Keys: []string{strconv.FormatInt(ids[limit-1], 10)}}.token()
+		page.NextPageToken = position{OldestFirst: query.OldestFirst, At: rows[limit-1].At, Keys: []string{strconv.FormatInt(ids[limit-1], 10)}}.token()
 	}
 	page.Items = append(page.Items, rows...)
 	return page, nil

@@ -25,6 +25,9 @@ func scanInstance(from row) (catalog.Instance, error) {
 
 // PutInstance creates a machine or merges the update into it.
 func (s *Store) PutInstance(ctx context.Context, uid string, update catalog.Instance) (catalog.Instance, error) {
+	if namespaces := catalog.NamespacesOf(ctx); namespaces.Limited() {
+		return catalog.Instance{}, fmt.Errorf("%w: the caller is limited to %s, and machines are in none", catalog.ErrForbidden, namespaces)
+	}
 	var merged catalog.Instance
 	err := s.write(ctx, func(c *change) error {
 		var locked pgx.Batch
@@ -63,28 +66,29 @@ func (s *Store) ListInstances(ctx context.Context, query catalog.InstanceQuery) 
 	w.equal("zone", query.Zone)
 	w.equal("instance_type", query.InstanceType)
 	w.equal("capacity_type", query.CapacityType)
-	if query.PageToken != "" {
-		p, err := parseToken(query.PageToken, 1, false)
-		if err != nil {
-			return page, err
-		}
-		w.after("listed_at, uid", false, p.At, p.Keys[0])
+	w.equal("node", query.Node)
+	o, err := orderOf(query.Sort, "startedAt", "listed_at", "uid", query.OldestFirst, sortsOfInstances)
+	if err != nil {
+		return page, err
 	}
-	var listed []time.Time
+	if err := w.sortBy(o, query.PageToken, asText, 1); err != nil {
+		return page, err
+	}
+	var places []place
 	scan := func(from row) (catalog.Instance, error) {
-		var at time.Time
-		i, err := scanInstance(withListed{from, &at})
-		listed = append(listed, at)
+		var p place
+		i, err := scanInstance(withMore{from, o.into(&p)})
+		places = append(places, p)
 		return i, err
 	}
-	rows, err := collect(ctx, s.pool, scan, strings.Replace(selectInstances, " FROM instances", ", listed_at FROM instances", 1)+
-		w.sql("listed_at, uid", false, limit), w.args...)
+	rows, err := collect(ctx, s.pool, scan, strings.Replace(selectInstances, " FROM instances", ", "+o.value()+" FROM instances", 1)+
+		w.sql(o.columns(), o.ascending, limit), w.args...)
 	if err != nil {
 		return page, explain(err)
 	}
 	if len(rows) > limit {
 		rows = rows[:limit]
-		page.NextPageToken = position{At: listed[limit-1], Keys: []string{rows[limit-1].UID}}.token()
+		page.NextPageToken = o.token(places[limit-1], rows[limit-1].UID)
 	}
 	page.Items = append(page.Items, rows...)
 	return page, nil

@@ -104,21 +104,19 @@ func scanTelemetryOf(from row) (of[catalog.Telemetry], error) {
 	return o, json.Unmarshal(body, &o.part.GPUs)
 }
 
-const selectResults = `SELECT body, imported_at, id::text FROM results`
+const selectResults = `SELECT body, id::text FROM results`
 
 // current leaves out the results whose file came again with other content.
 const current = "NOT superseded"
 
-// listedResult is a result as it is stored, with what its place in a list
-// follows from.
+// listedResult is a result as it is stored.
 type listedResult struct {
-	body       json.RawMessage
-	importedAt time.Time
-	id         string
+	body json.RawMessage
+	id   string
 }
 
 func scanListed(from row) (r listedResult, err error) {
-	return r, from.Scan((*[]byte)(&r.body), &r.importedAt, &r.id)
+	return r, from.Scan((*[]byte)(&r.body), &r.id)
 }
 
 func scanResult(from row) (r catalog.Result, err error) {
@@ -222,6 +220,9 @@ func (s *Store) GetRun(ctx context.Context, key string) (catalog.Detail, error) 
 // GetRunRevision is a run with all its parts, and its revision: a number that
 // grows with each change of any of them.
 func (s *Store) GetRunRevision(ctx context.Context, key string) (detail catalog.Detail, revision int64, err error) {
+	if !catalog.Seen(ctx, key) {
+		return detail, 0, fmt.Errorf("run %q: %w", key, catalog.ErrNotFound)
+	}
 	var asked wholeRun
 	err = s.read(ctx, func(ctx context.Context, pool *pgxpool.Pool) error {
 		// One round trip, and one state of the database: the transaction is part of it.
@@ -256,6 +257,8 @@ func scanStamped(from row) (r stampedRun, err error) {
 type where struct {
 	conditions []string
 	args       []any
+	// limited has the statement planned for its values.
+	limited bool
 }
 
 func (w *where) equal(column, value string) {
@@ -326,6 +329,9 @@ type position struct {
 	Keys []string  `json:"k"`
 	// OldestFirst is the order of the list that the page was of.
 	OldestFirst bool `json:"o,omitempty"`
+	// By is what it was sorted by, if not by its time, and Value what the last row has.
+	By    string `json:"b,omitempty"`
+	Value string `json:"v,omitempty"`
 }
 
 func (p position) token() string {
@@ -343,19 +349,24 @@ func parseToken(token string, keys int, oldestFirst bool) (position, error) {
 		err = json.Unmarshal(b, &p)
 	}
 	if err != nil || len(p.Keys) != keys || p.OldestFirst != oldestFirst {
-		return position{}, fmt.Errorf("%w: pageToken %q is not one this list gave; leave it out for the first page", catalog.ErrInvalid, token)
+		return position{}, unknownToken(token)
 	}
 	return p, nil
 }
 
+func unknownToken(token string) error {
+	return &catalog.InvalidField{Name: "pageToken", Problem: fmt.Sprintf("%q is not one this list gave for this sort and order; leave it out for the first page", token)}
+}
+
 type listedRun struct {
 	catalog.Run
-	at time.Time
+	place
 }
 
 // whereRuns is what a query asks of runs.
-func whereRuns(query catalog.RunQuery) where {
+func whereRuns(ctx context.Context, query catalog.RunQuery) where {
 	var w where
+	w.within(ctx, "key")
 	w.equal("model", query.Model)
 	w.equal("benchmark", query.Benchmark)
 	w.equal("gpu_model", query.GPUModel)
@@ -379,29 +390,29 @@ func whereRuns(query catalog.RunQuery) where {
 func (s *Store) ListRuns(ctx context.Context, query catalog.RunQuery) (catalog.Page[catalog.Summary], error) {
 	page := catalog.Page[catalog.Summary]{Items: []catalog.Summary{}}
 	limit := catalog.PageSize(query.Limit)
-	w := whereRuns(query)
-	if query.PageToken != "" {
-		p, err := parseToken(query.PageToken, 1, query.OldestFirst)
-		if err != nil {
-			return page, err
-		}
-		w.after("listed_at, key", query.OldestFirst, p.At, p.Keys[0])
+	o, err := orderOf(query.Sort, "startedAt", "listed_at", "key", query.OldestFirst, sortsOfRuns)
+	if err != nil {
+		return page, err
 	}
-	err := s.snapshot(ctx, func(ctx context.Context, tx pgx.Tx) error {
+	w := whereRuns(ctx, query)
+	if err := w.sortBy(o, query.PageToken, asText, 1); err != nil {
+		return page, err
+	}
+	err = s.snapshot(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		page.Items, page.NextPageToken = []catalog.Summary{}, "" // of an attempt before this one
 		scan := func(from row) (listedRun, error) {
 			var r listedRun
 			var err error
-			r.Run, _, err = scanRun(withListed{from, &r.at})
+			r.Run, _, err = scanRun(withMore{from, o.into(&r.place)})
 			return r, err
 		}
-		rows, err := collect(ctx, tx, scan, strings.Replace(selectRun, " FROM runs", ", listed_at FROM runs", 1)+w.sql("listed_at, key", query.OldestFirst, limit), w.planned()...)
+		rows, err := collect(ctx, tx, scan, strings.Replace(selectRun, " FROM runs", ", "+o.value()+" FROM runs", 1)+w.sql(o.columns(), o.ascending, limit), w.planned()...)
 		if err != nil {
 			return err
 		}
 		if len(rows) > limit {
 			rows = rows[:limit]
-			page.NextPageToken = position{OldestFirst: query.OldestFirst, At: rows[limit-1].at, Keys: []string{rows[limit-1].Key}}.token()
+			page.NextPageToken = o.token(rows[limit-1].place, rows[limit-1].Key)
 		}
 		runs := make([]catalog.Run, len(rows))
 		for n, r := range rows {
@@ -419,17 +430,18 @@ func (s *Store) ListRuns(ctx context.Context, query catalog.RunQuery) (catalog.P
 	return page, explain(err)
 }
 
-// withListed scans one column more than the row's own reader asks for.
-type withListed struct {
+// withMore scans one column more than the row's own reader asks for.
+type withMore struct {
 	row
-	at *time.Time
+	more any
 }
 
-func (w withListed) Scan(dest ...any) error { return w.row.Scan(append(dest, w.at)...) }
+func (w withMore) Scan(dest ...any) error { return w.row.Scan(append(dest, w.more)...) }
 
 // whereResults is what a query asks of results, from the page it asks for on.
-func whereResults(query catalog.ResultQuery) (where, error) {
+func whereResults(ctx context.Context, query catalog.ResultQuery, o ordering) (where, error) {
 	w := where{conditions: []string{current}}
+	w.within(ctx, "run_key")
 	w.equal("run_key", query.RunKey)
 	w.equal("model", query.Model)
 	w.equal("format", query.Format)
@@ -439,18 +451,17 @@ func whereResults(query catalog.ResultQuery) (where, error) {
 		w.compare("concurrency =", *query.Concurrency)
 	}
 	w.between("imported_at", query.Since, query.Before)
-	if query.PageToken != "" {
-		p, err := parseToken(query.PageToken, 1, query.OldestFirst)
-		if err != nil {
-			return w, err
-		}
-		id, err := uuid.Parse(p.Keys[0])
-		if err != nil {
-			return w, fmt.Errorf("%w: pageToken %q is not one this list gave; leave it out for the first page", catalog.ErrInvalid, query.PageToken)
-		}
-		w.after("imported_at, id", query.OldestFirst, p.At, id)
+	if !o.indexed && query.Model == "" && query.RunKey == "" {
+		return w, &catalog.InvalidField{Name: "sort", Problem: o.by + " needs one of the filters model and run: without it every result there is would be read"}
 	}
-	return w, nil
+	w.limited = w.limited || o.by != ""
+	return w, w.sortBy(o, query.PageToken, asUUID, 1)
+}
+
+// asUUID is the name of a result.
+func asUUID(keys []string) ([]any, error) {
+	id, err := uuid.Parse(keys[0])
+	return []any{id}, err
 }
 
 // ListResultsJSON is one page of results as they are stored: the JSON of
@@ -458,17 +469,29 @@ func whereResults(query catalog.ResultQuery) (where, error) {
 func (s *Store) ListResultsJSON(ctx context.Context, query catalog.ResultQuery) (catalog.Page[json.RawMessage], error) {
 	page := catalog.Page[json.RawMessage]{Items: []json.RawMessage{}}
 	limit := catalog.PageSize(query.Limit)
-	w, err := whereResults(query)
+	o, err := orderOf(query.Sort, "importedAt", "imported_at", "id", query.OldestFirst, sortsOfResults)
 	if err != nil {
 		return page, err
 	}
-	rows, err := ask(ctx, s, scanListed, selectResults+w.sql("imported_at, id", query.OldestFirst, limit), w.args...)
+	w, err := whereResults(ctx, query, o)
+	if err != nil {
+		return page, err
+	}
+	type sorted struct {
+		listedResult
+		place
+	}
+	scan := func(from row) (r sorted, err error) {
+		r.listedResult, err = scanListed(withMore{from, o.into(&r.place)})
+		return r, err
+	}
+	rows, err := ask(ctx, s, scan, strings.Replace(selectResults, " FROM results", ", "+o.value()+" FROM results", 1)+w.sql(o.columns(), o.ascending, limit), w.given()...)
 	if err != nil {
 		return page, explain(err)
 	}
 	if len(rows) > limit {
 		rows = rows[:limit]
-		page.NextPageToken = position{OldestFirst: query.OldestFirst, At: rows[limit-1].importedAt, Keys: []string{rows[limit-1].id}}.token()
+		page.NextPageToken = o.token(rows[limit-1].place, rows[limit-1].id)
 	}
 	for _, r := range rows {
 		page.Items = append(page.Items, r.body)
@@ -492,7 +515,10 @@ func (s *Store) ResultJSON(ctx context.Context, id string) (json.RawMessage, err
 	if err != nil {
 		return nil, fmt.Errorf("result %q: %w", id, catalog.ErrNotFound)
 	}
-	rows, err := ask(ctx, s, scanListed, selectResults+" WHERE id = $1", name)
+	var w where
+	w.compare("id =", name)
+	w.within(ctx, "run_key")
+	rows, err := ask(ctx, s, scanListed, selectResults+w.all(), w.args...)
 	if err != nil {
 		return nil, explain(err)
 	}
@@ -502,67 +528,42 @@ func (s *Store) ResultJSON(ctx context.Context, id string) (json.RawMessage, err
 	return nil, fmt.Errorf("result %q: %w", id, catalog.ErrNotFound)
 }
 
-// File is the content of an import, as it came, and its name. Imports of builds
-// that did not keep it are catalog.ErrNotFound.
-func (s *Store) File(ctx context.Context, importID string) (name string, content []byte, err error) {
-	id, err := uuid.Parse(importID)
-	if err != nil {
-		return "", nil, fmt.Errorf("import %q: %w", importID, catalog.ErrNotFound)
-	}
-	var packed []byte
-	err = s.pool.QueryRow(ctx, "SELECT i.file, f.zstd FROM imports i JOIN files f ON f.import_id = i.id WHERE i.id = $1", id).Scan(&name, &packed)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return "", nil, fmt.Errorf("file of import %q: %w", importID, catalog.ErrNotFound)
-	}
-	if err != nil {
-		return "", nil, explain(err)
-	}
-	content, err = unpack(packed)
-	return name, content, err
-}
-
 // ListInterruptions is one page of interruptions, the newest first.
 func (s *Store) ListInterruptions(ctx context.Context, query catalog.InterruptionQuery) (catalog.Page[catalog.Interruption], error) {
 	page := catalog.Page[catalog.Interruption]{Items: []catalog.Interruption{}}
 	limit := catalog.PageSize(query.Limit)
 	var w where
+	w.within(ctx, "run_key")
 	w.equal("run_key", query.RunKey)
 	w.equal("node", query.Node)
 	w.equal("kind", query.Kind)
 	w.between("notice_at", query.Since, query.Before)
 	w.between("listed_at", query.Since, query.Before) // the same where there is a notice, and has the index
-	if query.PageToken != "" {
-		p, err := parseToken(query.PageToken, 2, query.OldestFirst)
-		if err != nil {
-			return page, err
-		}
-		w.after("listed_at, run_key, notice_id", query.OldestFirst, p.At, p.Keys[0], p.Keys[1])
+	o, err := orderOf(query.Sort, "noticeAt", "listed_at", "run_key, notice_id", query.OldestFirst, sortsOfInterruptions)
+	if err != nil {
+		return page, err
 	}
-	var listed []time.Time
+	if err := w.sortBy(o, query.PageToken, asText, 2); err != nil {
+		return page, err
+	}
+	var places []place
 	scan := func(from row) (catalog.Interruption, error) {
-		var at time.Time
-		i, err := scanInterruption(withListed{from, &at})
-		listed = append(listed, at)
+		var p place
+		i, err := scanInterruption(withMore{from, o.into(&p)})
+		places = append(places, p)
 		return i, err
 	}
-	rows, err := collect(ctx, s.pool, scan, strings.Replace(selectInterruptions, " FROM interruptions", ", listed_at FROM interruptions", 1)+
-		w.sql("listed_at, run_key, notice_id", query.OldestFirst, limit), w.args...)
+	rows, err := collect(ctx, s.pool, scan, strings.Replace(selectInterruptions, " FROM interruptions", ", "+o.value()+" FROM interruptions", 1)+
+		w.sql(o.columns(), o.ascending, limit), w.given()...)
 	if err != nil {
 		return page, explain(err)
 	}
 	if len(rows) > limit {
 		rows = rows[:limit]
-		last := rows[limit-1]
-		page.NextPageToken = position{OldestFirst: query.OldestFirst, At: listed[limit-1], Keys: []string{last.RunKey, last.NoticeID}}.token()
+		page.NextPageToken = o.token(places[limit-1], rows[limit-1].RunKey, rows[limit-1].NoticeID)
 	}
 	page.Items = append(page.Items, rows...)
 	return page, nil
-}
-
-// GetTelemetry is the telemetry of a run.
-func (s *Store) GetTelemetry(ctx context.Context, key string) ([]catalog.Telemetry, error) {
-	d, err := s.GetRun(ctx, key)
-	return d.Telemetry, err
 }
 
 // ListModels is every model that has runs, by name.
@@ -574,10 +575,12 @@ func (s *Store) ListModels(ctx context.Context) ([]catalog.Model, error) {
 		m.LastRunAt = moment(last)
 		return m, err
 	}
+	w := where{conditions: []string{"model <> ''"}}
+	w.within(ctx, "key")
 	models, err := ask(ctx, s, scan, `SELECT model, sum(runs)::bigint, sum(results)::bigint,
 		coalesce(array_agg(gpu_model ORDER BY gpu_model) FILTER (WHERE gpu_model <> ''), '{}'), max(last)
-		FROM (SELECT model, gpu_model, count(*) AS runs, sum(results) AS results, max(started_at) AS last FROM runs WHERE model <> '' GROUP BY model, gpu_model) g
-		GROUP BY model ORDER BY model`)
+		FROM (SELECT model, gpu_model, count(*) AS runs, sum(results) AS results, max(started_at) AS last FROM runs`+w.all()+` GROUP BY model, gpu_model) g
+		GROUP BY model ORDER BY model`, w.given()...)
 	if models == nil {
 		models = []catalog.Model{}
 	}

@@ -18,6 +18,7 @@ func (s *Store) Savings(ctx context.Context, query catalog.SavingsQuery) (catalo
 	now := s.now()
 	var w where
 	w.conditions = append(w.conditions, "s.started_at IS NOT NULL")
+	w.within(ctx, "s.run_key")
 	w.equal("r.model", query.Model)
 	w.equal("r.namespace", query.Namespace)
 	if !query.From.IsZero() {
@@ -39,7 +40,7 @@ func (s *Store) Savings(ctx context.Context, query catalog.SavingsQuery) (catalo
 		s.usd_per_hour, s.on_demand_usd_per_hour, s.started_at, s.ended_at, coalesce(i.count, 0), coalesce(i.lost, 0)
 		FROM segments s JOIN runs r ON r.key = s.run_key
 		LEFT JOIN (SELECT run_key, pod_uid, count(*), sum(work_lost_seconds) AS lost FROM interruptions GROUP BY run_key, pod_uid) i
-		ON i.run_key = s.run_key AND i.pod_uid = s.pod_uid`+w.all()+" ORDER BY s.run_key, s.pod_uid", w.args...)
+		ON i.run_key = s.run_key AND i.pod_uid = s.pod_uid`+w.all()+" ORDER BY s.run_key, s.pod_uid", w.given()...)
 	if err != nil {
 		return catalog.SavingsReport{}, explain(err)
 	}

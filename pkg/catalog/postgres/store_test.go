@@ -185,10 +185,10 @@ func TestAKeyIsGoodWhereItsUseCannotBeNoted(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer readOnly.Close()
-	if role, err := readOnly.CheckKey(t.Context(), "k", hash); err != nil || role != catalog.Writer {
+	if role, _, err := readOnly.CheckKey(t.Context(), "k", hash); err != nil || role != catalog.Writer {
 		t.Errorf("role %q, %v", role, err)
 	}
-	if role, err := readOnly.CheckKey(t.Context(), "k", []byte("other")); err != nil || role != "" {
+	if role, _, err := readOnly.CheckKey(t.Context(), "k", []byte("other")); err != nil || role != "" {
 		t.Errorf("another secret: role %q, %v", role, err)
 	}
 }

@@ -88,7 +88,7 @@ func (s *Store) Rejudge(ctx context.Context) (int, error) {
 // order, or the newest. More than catalog.MaxMeasured there are not; more says
 // whether some were left out for that.
 func (s *Store) Measured(ctx context.Context, keys []string, query catalog.RunQuery) (runs []catalog.Detail, more bool, err error) {
-	w := whereRuns(query)
+	w := whereRuns(ctx, query)
 	if len(keys) > 0 {
 		runs, err = s.named(ctx, keys, w)
 		return runs, false, err

@@ -22,6 +22,9 @@ import (
 // updates of one run follow each other, counts a new revision of the run, and
 // judges it. do changes the run's parts, and queues what changes them in the database.
 func (s *Store) inRun(ctx context.Context, key string, do func(run *catalog.Parts, writes *pgx.Batch) error) error {
+	if err := catalog.MayWrite(ctx, key); err != nil {
+		return err
+	}
 	err := s.write(ctx, func(c *change) error {
 		run, err := lockRun(ctx, c, key)
 		if err != nil {
@@ -55,6 +58,9 @@ func lockRun(ctx context.Context, c *change, key string) (revisedRun, error) {
 // with its revision. ifRevision, if not 0, is the revision the writer saw, or
 // catalog.NotYet or catalog.AnyRevision.
 func (s *Store) PutRun(ctx context.Context, key string, update catalog.Run, ifRevision int64) (merged catalog.Run, revision int64, err error) {
+	if err := catalog.MayWriteRun(ctx, key, update); err != nil {
+		return catalog.Run{}, 0, err
+	}
 	for {
 		merged, revision, err = s.putRun(ctx, key, update, ifRevision)
 		// A run that was made since we looked is there when we look again; nobody removes
@@ -186,11 +192,20 @@ func partOf[T any](parts *[]T, is func(T) bool) *T {
 // PutTelemetry replaces the telemetry of one pod: a summary is whole or nothing.
 func (s *Store) PutTelemetry(ctx context.Context, key, podUID string, telemetry catalog.Telemetry) (catalog.Telemetry, error) {
 	telemetry.PodUID = podUID
-	gpus := telemetry.GPUs
+	gpus, series := slices.Clone(telemetry.GPUs), map[string]*catalog.Series{}
+	for n, g := range gpus {
+		if g.Series != nil {
+			series[g.UUID], gpus[n].Series = g.Series, nil
+		}
+	}
 	if gpus == nil {
 		gpus = []catalog.GPUTelemetry{}
 	}
 	body, err := json.Marshal(gpus)
+	var course []byte // null leaves what is there
+	if err == nil && len(series) > 0 {
+		course, err = json.Marshal(series)
+	}
 	if err != nil {
 		return catalog.Telemetry{}, fmt.Errorf("%w: telemetry: %w", catalog.ErrInvalid, err)
 	}
@@ -202,9 +217,9 @@ func (s *Store) PutTelemetry(ctx context.Context, key, podUID string, telemetry 
 				break
 			}
 		}
-		writes.Queue(`INSERT INTO telemetry (run_key, pod_uid, from_at, to_at, gpus) VALUES ($1, $2, $3, $4, $5)
-			ON CONFLICT (run_key, pod_uid) DO UPDATE SET from_at = excluded.from_at, to_at = excluded.to_at, gpus = excluded.gpus`,
-			key, podUID, stamp(telemetry.From), stamp(telemetry.To), body)
+		writes.Queue(`INSERT INTO telemetry (run_key, pod_uid, from_at, to_at, gpus, series) VALUES ($1, $2, $3, $4, $5, $6)
+			ON CONFLICT (run_key, pod_uid) DO UPDATE SET from_at = excluded.from_at, to_at = excluded.to_at, gpus = excluded.gpus, series = coalesce(excluded.series, telemetry.series)`,
+			key, podUID, stamp(telemetry.From), stamp(telemetry.To), body, course)
 		return nil
 	})
 	return telemetry, err
@@ -214,6 +229,9 @@ func (s *Store) PutTelemetry(ctx context.Context, key, podUID string, telemetry 
 // has had this content before; the import is then the one of that time. Another
 // content under a name the run knows takes the place of the earlier one.
 func (s *Store) Import(ctx context.Context, runKey, file, format string, content []byte, results []catalog.Result) (imported catalog.Import, created bool, err error) {
+	if err := catalog.MayWrite(ctx, runKey); err != nil {
+		return imported, false, err
+	}
 	imported, results = catalog.NewImport(runKey, file, format, content, results, *stamp(s.now()))
 	err = s.write(ctx, func(c *change) error {
 		var locked pgx.Batch

@@ -55,18 +55,7 @@ const (
 )
 
 func newTimeline(d catalog.Detail, now time.Time) timeline {
-	var from, to time.Time
-	for _, s := range d.Segments {
-		if s.StartedAt.IsZero() {
-			continue
-		}
-		if from.IsZero() || s.StartedAt.Before(from) {
-			from = s.StartedAt
-		}
-		if end := s.StartedAt.Add(s.Duration(now)); end.After(to) {
-			to = end
-		}
-	}
+	from, to := extent(d, now)
 	if from.IsZero() || !to.After(from) {
 		return timeline{}
 	}

@@ -5,6 +5,7 @@ package web_test
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -35,6 +36,12 @@ func (s *shelf) GetRun(_ context.Context, key string) (catalog.Detail, error) {
 		return catalog.Detail{}, fmt.Errorf("run %s: %w", key, catalog.ErrNotFound)
 	}
 	return s.runs[n], s.err
+}
+
+// GetTelemetry is the run's own; its lists of runs have it as well, which real ones do not.
+func (s *shelf) GetTelemetry(ctx context.Context, key string) ([]catalog.Telemetry, error) {
+	d, err := s.GetRun(ctx, key)
+	return d.Telemetry, err
 }
 
 func (s *shelf) ListModels(context.Context) ([]catalog.Model, error) {
@@ -106,6 +113,31 @@ func gpu(uuid, model string, watts, thermal float64) catalog.GPUTelemetry {
 		ThrottledSeconds: &catalog.Throttling{Thermal: thermal, Power: 12}}
 }
 
+// followed gives a GPU a course that leads to its summary: it warms up, its load comes in
+// waves, and if heat held it down its clock sinks in the middle.
+func followed(g catalog.GPUTelemetry, from, to time.Time) catalog.GPUTelemetry {
+	const steps = 200
+	s := &catalog.Series{From: from, StepSeconds: to.Sub(from).Seconds() / steps}
+	for n := range steps {
+		warm := 1 - math.Exp(-float64(n)/15)
+		wave := 1 + 0.04*math.Sin(float64(n)/3) + 0.02*math.Sin(float64(n)*1.7)
+		clock, held := g.SMClockMHz.P50, 0.0
+		if g.ThrottledSeconds.Thermal > 0 && n > 90 && n < 120 {
+			clock, held = 0.8*clock, 1
+		}
+		power, busy := g.PowerWatts.Mean*warm*wave*clock/g.SMClockMHz.P50, min(100, 98*wave)
+		heat, memory := 34+(g.TemperatureC.Max-34)*warm*(0.97+0.03*wave), g.MemoryUsedBytes.Mean*min(1, float64(n)/8)
+		if n%50 == 49 { // the benchmark loads its next point
+			power, busy = 0.3*power, 4
+		}
+		for list, v := range map[*[]*float64]float64{&s.PowerWatts: power, &s.SMClockMHz: clock, &s.TemperatureC: heat, &s.Utilization: busy, &s.MemoryUsedBytes: memory, &s.Throttled: held} {
+			*list = append(*list, &v)
+		}
+	}
+	g.Series = s
+	return g
+}
+
 // runs are like those of a day on the reference platform.
 func runs() []catalog.Detail {
 	qwen := catalog.Parts{
@@ -122,8 +154,8 @@ func runs() []catalog.Detail {
 		Interruptions: []catalog.Interruption{{NoticeID: "i-1", RunKey: "gpu-workloads/qwen-sharegpt-5f0c21aa", Kind: "spot", Node: "h100-spot-0", PodUID: "pod-1", NoticeAt: at(20),
 			TaintedAt: at(20.005), CheckpointedAt: at(20.05), EvictedAt: at(20.06), RestoredAt: at(21.9), RunningAgainAt: at(22.4), CheckpointGeneration: 7, CheckpointBytes: 48_300_000, WorkLostSeconds: ptr(1.9), Outcome: "saved"}},
 		Telemetry: []catalog.Telemetry{
-			{PodUID: "pod-1", From: at(0), To: at(21), GPUs: []catalog.GPUTelemetry{gpu("GPU-6b1c7a52-0d3f-4e7e-9c63-6f1f6b7f3a10", "NVIDIA H100 80GB HBM3", 612, 0), gpu("GPU-1f2e3d4c-5b6a-4978-8695-a4b3c2d1e0f9", "NVIDIA H100 80GB HBM3", 605, 0)}},
-			{PodUID: "pod-2", From: at(22), To: at(58), GPUs: []catalog.GPUTelemetry{gpu("GPU-0a9b8c7d-6e5f-4a3b-9c2d-1e0f9a8b7c6d", "NVIDIA A100-SXM4-80GB", 356, 0)}}},
+			{PodUID: "pod-1", From: at(0), To: at(21), GPUs: []catalog.GPUTelemetry{followed(gpu("GPU-6b1c7a52-0d3f-4e7e-9c63-6f1f6b7f3a10", "NVIDIA H100 80GB HBM3", 612, 0), at(0), at(21)), followed(gpu("GPU-1f2e3d4c-5b6a-4978-8695-a4b3c2d1e0f9", "NVIDIA H100 80GB HBM3", 575, 0), at(0), at(21))}},
+			{PodUID: "pod-2", From: at(22), To: at(58), GPUs: []catalog.GPUTelemetry{followed(gpu("GPU-0a9b8c7d-6e5f-4a3b-9c2d-1e0f9a8b7c6d", "NVIDIA A100-SXM4-80GB", 356, 40), at(22.5), at(58))}}},
 		Results: []catalog.Result{
 			{ID: "r3", File: "sharegpt-c16.json", Concurrency: ptr(int64(16)), Requests: 400, Completed: 400, InputTokens: 88_000, OutputTokens: 76_000, OutputThroughput: ptr(612.3), RequestThroughput: ptr(2.41), TTFT: latency(212, 801), ITL: latency(24.9, 88.1), E2EL: latency(6210, 11800),
 				Spotbench: &catalog.Provenance{Resumed: true, MixedGPU: true, Segments: []catalog.MeasuredOn{{GPUModel: "H100-80GB", Completed: 130}, {GPUModel: "A100-80GB", Completed: 270}}}},

@@ -123,6 +123,23 @@ type runView struct {
 	Throughput    chart
 	FirstToken    chart
 	Telemetry     []gpuRow
+	Plots         []plot
+	// Hardware are the segments whose GPUs are known by their UUIDs.
+	Hardware []catalog.Segment
+	// Left are those that a page has no room for.
+	Left struct{ Interruptions, Points, GPUs int }
+}
+
+// Bounds that keep the page of a run short.
+const (
+	mostInterruptions = 24
+	mostRows          = 64
+)
+
+// firstOf is what a page has room for, and the number of the others.
+func firstOf[T any](all []T, most int) ([]T, int) {
+	shown := all[:min(len(all), most)]
+	return shown, len(all) - len(shown)
 }
 
 type interruptionView struct {
@@ -155,13 +172,14 @@ type gpuRow struct {
 	Seconds float64
 }
 
-func newRunView(d catalog.Detail, now time.Time) runView {
+func newRunView(d catalog.Detail, telemetry []catalog.Telemetry, now time.Time) runView {
 	v := runView{page: page{Title: nameOf(d.Key)}, Detail: d, Name: nameOf(d.Key), Cost: money{d.CostUSD, d.OnDemandCostUSD, d.CostKnown},
 		Timeline: newTimeline(d, now)}
 	for n, i := range d.Interruptions {
 		v.Interruptions = append(v.Interruptions, interruptionView{Interruption: i, Number: n + 1, Steps: i.Phases()})
 	}
 	v.Points = points(d.Results)
+	v.Plots = newPlots(d, telemetry, now)
 	v.Throughput, v.FirstToken = throughputChart(v.Points), firstTokenChart(v.Points)
 	nodes := map[string]string{}
 	for _, s := range d.Segments {
@@ -172,6 +190,15 @@ func newRunView(d catalog.Detail, now time.Time) runView {
 			v.Telemetry = append(v.Telemetry, gpuRow{GPUTelemetry: g, Node: nodes[t.PodUID], Seconds: max(0, t.To.Sub(t.From).Seconds())})
 		}
 	}
+	for _, s := range d.Segments {
+		if len(s.GPUUUIDs) > 0 && len(v.Hardware) < mostInterruptions {
+			s.GPUUUIDs, _ = firstOf(s.GPUUUIDs, 16)
+			v.Hardware = append(v.Hardware, s)
+		}
+	}
+	v.Interruptions, v.Left.Interruptions = firstOf(v.Interruptions, mostInterruptions)
+	v.Points, v.Left.Points = firstOf(v.Points, mostRows)
+	v.Telemetry, v.Left.GPUs = firstOf(v.Telemetry, mostRows)
 	return v
 }
 

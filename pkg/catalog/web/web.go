@@ -31,6 +31,8 @@ type Reader interface {
 	ListRuns(ctx context.Context, query catalog.RunQuery) (catalog.Page[catalog.Summary], error)
 	// GetRun is catalog.ErrNotFound for a run that is not there.
 	GetRun(ctx context.Context, key string) (catalog.Detail, error)
+	// GetTelemetry is that of a run, with how it went over time.
+	GetTelemetry(ctx context.Context, key string) ([]catalog.Telemetry, error)
 	ListModels(ctx context.Context) ([]catalog.Model, error)
 	Measured(ctx context.Context, keys []string, query catalog.RunQuery) (runs []catalog.Detail, more bool, err error)
 	ListInstances(ctx context.Context, query catalog.InstanceQuery) (catalog.Page[catalog.Instance], error)
@@ -108,7 +110,15 @@ func (h *Handler) serveRun(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, err)
 		return
 	}
-	h.render(w, r, "run", http.StatusOK, newRunView(detail, h.now()))
+	// A run without telemetry is asked for nothing.
+	var telemetry []catalog.Telemetry
+	if len(detail.Telemetry) > 0 {
+		if telemetry, err = h.reader.GetTelemetry(r.Context(), detail.Key); err != nil {
+			h.fail(w, r, err)
+			return
+		}
+	}
+	h.render(w, r, "run", http.StatusOK, newRunView(detail, telemetry, h.now()))
 }
 
 // faultView is the page for what cannot be shown.

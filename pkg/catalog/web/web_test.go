@@ -5,13 +5,9 @@ package web_test
 import (
 	"errors"
 	"fmt"
-	"html"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -226,116 +222,5 @@ func TestEveryPageShowsWhatItIsForAndWhereItIsInTheNavigation(t *testing.T) {
 		if status, _, body := get(t, s, path); status != want || !strings.Contains(body, "</html>") {
 			t.Errorf("%s: status %d, want a page with %d", path, status, want)
 		}
-	}
-}
-
-// TestScreenshots renders the pages in Chromium and keeps the pictures, for people
-// to look at: SPOTBENCH_SCREENSHOTS names the directory.
-func TestScreenshots(t *testing.T) {
-	dir := os.Getenv("SPOTBENCH_SCREENSHOTS")
-	if dir == "" {
-		t.Skip("set SPOTBENCH_SCREENSHOTS to a directory to keep pictures of the pages there (needs chromium)")
-	}
-	server := httptest.NewServer(web.New(furnished(), risk.Book{}, slog.New(slog.DiscardHandler)))
-	defer server.Close()
-	for name, shot := range map[string]struct {
-		path, size string
-		dark       bool
-	}{
-		"runs":          {"/", "1360,900", false},
-		"runs-dark":     {"/", "1360,900", true},
-		"runs-phone":    {"/", "500,1700", false},
-		"run":           {"/runs/gpu-workloads%2Fqwen-sharegpt-5f0c21aa", "1360,1950", false},
-		"run-dark":      {"/runs/gpu-workloads%2Fqwen-sharegpt-5f0c21aa", "1360,1950", true},
-		"run-phone":     {"/runs/gpu-workloads%2Fqwen-sharegpt-5f0c21aa", "500,2900", false},
-		"models":        {"/models", "1360,560", false},
-		"model":         {web.PathOfModel(sweepModel), "1360,1500", false},
-		"model-phone":   {web.PathOfModel(sweepModel), "500,1800", false},
-		"compare":       {"/compare?model=meta-llama/Llama-3.1-8B-Instruct&by=gpuModel&by=engineVersion", "1360,1250", false},
-		"compare-dark":  {"/compare?model=meta-llama/Llama-3.1-8B-Instruct&by=gpuModel&by=engineVersion", "1360,1250", true},
-		"compare-phone": {"/compare?model=meta-llama/Llama-3.1-8B-Instruct&by=gpuModel&by=engineVersion", "500,1800", false},
-		"pareto":        {"/pareto?model=meta-llama/Llama-3.1-8B-Instruct", "1360,1250", false},
-		"pareto-dark":   {"/pareto?model=meta-llama/Llama-3.1-8B-Instruct", "1360,1250", true},
-		"pareto-phone":  {"/pareto?model=meta-llama/Llama-3.1-8B-Instruct", "500,1800", false},
-		"fleet":         {"/fleet", "1360,1000", false},
-		"savings":       {"/savings", "1360,900", false},
-		"savings-phone": {"/savings", "500,1500", false},
-	} {
-		file := filepath.Join(dir, name+".png")
-		args := []string{"--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-			"--disable-sync", "--hide-scrollbars", "--user-data-dir=" + t.TempDir(), "--window-size=" + shot.size, "--screenshot=" + file}
-		if shot.dark {
-			args = append(args, "--blink-settings=preferredColorScheme=0")
-		}
-		if out, err := exec.CommandContext(t.Context(), "chromium", append(args, server.URL+shot.path)...).CombinedOutput(); err != nil {
-			t.Fatalf("chromium: %v\n%s", err, out)
-		}
-		if info, err := os.Stat(file); err != nil || info.Size() < 10_000 {
-			t.Errorf("%s: %v; want a picture", file, err)
-		}
-	}
-}
-
-// TestPagesHaveNoAccessibilityViolations runs axe-core in Chromium on every page,
-// in light and dark and at the width of a phone: hack/axe.sh.
-func TestPagesHaveNoAccessibilityViolations(t *testing.T) {
-	axe := os.Getenv("SPOTBENCH_AXE")
-	if axe == "" {
-		t.Skip("hack/axe.sh runs this (needs chromium and npm)")
-	}
-	script, err := os.ReadFile(axe)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pages := web.New(furnished(), risk.Book{}, slog.New(slog.DiscardHandler))
-	const run = `<script src="/axe.min.js"></script><script>axe.run(document, {resultTypes: ["violations"]}).then(r => {
-		const out = document.createElement("pre"); out.id = "axe"; out.textContent = "VIOLATIONS " + JSON.stringify(r.violations.map(v => [v.id, v.nodes.map(n => n.target + " " + n.failureSummary)])) + " PASSES " + r.passes.length;
-		document.body.append(out)})</script></body>`
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/axe.min.js" {
-			w.Header().Set("Content-Type", "text/javascript")
-			_, _ = w.Write(script)
-			return
-		}
-		page := httptest.NewRecorder()
-		pages.ServeHTTP(page, r)
-		w.Header().Set("Content-Type", page.Header().Get("Content-Type")) // and not the policy, which forbids scripts
-		_, _ = w.Write([]byte(strings.Replace(page.Body.String(), "</body>", run, 1)))
-	}))
-	defer server.Close()
-	for _, path := range []string{"/", "/runs/gpu-workloads%2Fqwen-sharegpt-5f0c21aa", "/models", web.PathOfModel(sweepModel), "/compare",
-		"/compare?model=meta-llama/Llama-3.1-8B-Instruct&by=gpuModel&by=engineVersion", "/compare?run=a&run=b", "/pareto", "/fleet", "/savings"} {
-		for look, args := range map[string][]string{"light": {"--window-size=1360,900"}, "dark": {"--window-size=1360,900", "--blink-settings=preferredColorScheme=0"}, "phone": {"--window-size=500,900"}} {
-			t.Run(look+" "+path, func(t *testing.T) {
-				args := append([]string{"--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-					"--user-data-dir=" + t.TempDir(), "--virtual-time-budget=20000", "--dump-dom"}, args...)
-				out, err := exec.CommandContext(t.Context(), "chromium", append(args, server.URL+path)...).Output()
-				if err != nil {
-					t.Fatalf("chromium: %v", err)
-				}
-				_, found, ran := strings.Cut(string(out), `<pre id="axe">VIOLATIONS `)
-				if !ran {
-					t.Fatalf("axe did not finish:\n%s", out)
-				}
-				if !strings.HasPrefix(found, "[] ") {
-					t.Errorf("%s", html.UnescapeString(found))
-				}
-			})
-		}
-	}
-}
-
-func TestPointsOfOneLoadAreToldApartByTheirFilesAndNoCurveIsDrawnThroughThem(t *testing.T) {
-	d := catalog.Describe(catalog.Parts{Run: catalog.Run{Key: "ns/two", Status: catalog.Succeeded}, Results: []catalog.Result{
-		{File: "trt-c4.json", Concurrency: ptr(int64(4)), Completed: 200, OutputThroughput: ptr(462.0)},
-		{File: "sglang-c4.json", Concurrency: ptr(int64(4)), Completed: 200, OutputThroughput: ptr(328.0)}}}, noon)
-	_, _, body := get(t, &shelf{runs: []catalog.Detail{d}}, "/runs/ns%2Ftwo")
-	for _, want := range []string{"trt-c4.json", "sglang-c4.json"} {
-		if !strings.Contains(body, want) {
-			t.Errorf("the page lacks %q", want)
-		}
-	}
-	if strings.Contains(body, `class="curve"`) {
-		t.Error("a curve goes through two configurations")
 	}
 }
