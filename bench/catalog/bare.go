@@ -3,7 +3,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -28,9 +30,10 @@ const (
 	listSQL  = `SELECT body, imported_at, id::text FROM results WHERE NOT superseded AND model = $1 AND gpu_model = $2 ORDER BY imported_at DESC, id DESC LIMIT 51`
 )
 
-// serveBare answers the workloads' requests with net/http and pgx alone. Runs,
-// comparisons and writes use the catalog's store for their statements and nothing
-// else of it. The address is the first line of its output.
+// serveBare answers the workloads' requests with net/http and pgx alone: the same
+// statements, and the same content byte for byte. Runs, comparisons and writes use the
+// catalog's store for their statements, the line of the log of writes among them, and
+// nothing else of it. The address is the first line of its output.
 func serveBare(ctx context.Context, url string, out io.Writer) error {
 	config, err := pgxpool.ParseConfig(url)
 	if err != nil {
@@ -79,29 +82,31 @@ func serveBare(ctx context.Context, url string, out io.Writer) error {
 		}
 		defer rows.Close()
 		text := []byte(`{"items":[`)
+		var at time.Time
+		var name, token string
 		for n := 0; rows.Next(); n++ {
+			if n == 50 {
+				token, err = after(at, name)
+				break
+			}
 			var body []byte
-			var at time.Time
-			var name string
 			if err := rows.Scan(&body, &at, &name); err != nil {
 				return nil, err
-			}
-			if n == 50 {
-				break
 			}
 			if n > 0 {
 				text = append(text, ',')
 			}
 			text = append(text, body...)
 		}
-		return append(text, "]}"...), rows.Err()
+		rows.Close()
+		return append(text, `],"nextPageToken":"`+token+"\"}\n"...), errors.Join(err, rows.Err())
 	})
 	handle("GET /v1/runs/{key}", func(r *http.Request) ([]byte, error) {
 		run, err := store.GetRun(r.Context(), r.PathValue("key"))
 		if err != nil {
 			return nil, err
 		}
-		return json.Marshal(run)
+		return encode(run)
 	})
 	handle("GET /v1/compare", func(r *http.Request) ([]byte, error) {
 		runs, _, err := store.Measured(r.Context(), r.URL.Query()["run"], catalog.RunQuery{})
@@ -112,18 +117,18 @@ func serveBare(ctx context.Context, url string, out io.Writer) error {
 		if err != nil {
 			return nil, err
 		}
-		return json.Marshal(report)
+		return encode(report)
 	})
 	handle("PUT /v1/runs/{key}", func(r *http.Request) ([]byte, error) {
 		var run catalog.Run
 		if err := json.NewDecoder(r.Body).Decode(&run); err != nil {
 			return nil, err
 		}
-		run, _, err := store.PutRun(r.Context(), r.PathValue("key"), run, 0)
+		run, _, err := store.PutRun(filed(r.Context(), "put-run", r.URL.RequestURI()), r.PathValue("key"), run, 0)
 		if err != nil {
 			return nil, err
 		}
-		return json.Marshal(run)
+		return encode(run)
 	})
 	handle("POST /v1/imports", func(r *http.Request) ([]byte, error) {
 		content, err := io.ReadAll(r.Body)
@@ -134,11 +139,11 @@ func serveBare(ctx context.Context, url string, out io.Writer) error {
 		if err != nil {
 			return nil, err
 		}
-		imported, _, err := store.Import(r.Context(), r.URL.Query().Get("run"), r.URL.Query().Get("file"), parsed.Format, content, parsed.Results)
+		imported, _, err := store.Import(filed(r.Context(), "import", r.URL.RequestURI()), r.URL.Query().Get("run"), r.URL.Query().Get("file"), parsed.Format, content, parsed.Results)
 		if err != nil {
 			return nil, err
 		}
-		return json.Marshal(imported)
+		return encode(imported)
 	})
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -156,4 +161,22 @@ func serveBare(ctx context.Context, url string, out io.Writer) error {
 		return err
 	}
 	return nil
+}
+
+// after is the token of the page behind a row.
+func after(at time.Time, id string) (string, error) {
+	text, err := json.Marshal(struct {
+		At   time.Time `json:"t"`
+		Keys []string  `json:"k"`
+	}{at.UTC(), []string{id}})
+	return base64.RawURLEncoding.EncodeToString(text), err
+}
+
+// encode writes JSON as the catalog does.
+func encode(v any) ([]byte, error) {
+	var text bytes.Buffer
+	encoder := json.NewEncoder(&text)
+	encoder.SetEscapeHTML(false)
+	err := encoder.Encode(v)
+	return text.Bytes(), err
 }

@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"slices"
 	"strconv"
@@ -40,22 +41,29 @@ func dial(ctx context.Context, address string) (*connection, error) {
 
 // do sends a whole request and reads the answer.
 func (c *connection) do(request []byte) error {
+	_, err := c.exchange(request, io.Discard)
+	return err
+}
+
+// exchange sends a whole request, reads the answer, and gives the length of its content,
+// which goes to out.
+func (c *connection) exchange(request []byte, out io.Writer) (read int64, err error) {
 	if _, err := c.Write(request); err != nil {
-		return err
+		return 0, err
 	}
 	line, err := c.in.ReadSlice('\n')
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if len(line) < 12 || line[9] != '2' {
 		rest, _ := c.in.Peek(min(c.in.Buffered(), 600)) // it is only for the message
-		return fmt.Errorf("answer %q to %.200q\n%s", bytes.TrimSpace(line), request, rest)
+		return 0, fmt.Errorf("answer %q to %.200q\n%s", bytes.TrimSpace(line), request, rest)
 	}
 	length, chunked := 0, false
 	for {
 		line, err := c.in.ReadSlice('\n')
 		if err != nil {
-			return err
+			return 0, err
 		}
 		if len(line) <= 2 {
 			break
@@ -64,32 +72,44 @@ func (c *connection) do(request []byte) error {
 		switch {
 		case bytes.EqualFold(name, []byte("Content-Length")):
 			if length, err = strconv.Atoi(string(bytes.TrimSpace(value))); err != nil {
-				return err
+				return 0, err
 			}
 		case bytes.EqualFold(name, []byte("Transfer-Encoding")):
 			chunked = true
 		}
 	}
 	if !chunked {
-		_, err = c.in.Discard(length)
-		return err
+		return c.content(length, out)
 	}
 	for {
 		line, err := c.in.ReadSlice('\n')
 		if err != nil {
-			return err
+			return read, err
 		}
 		size, err := strconv.ParseInt(string(bytes.TrimSpace(line)), 16, 32)
 		if err != nil {
-			return err
+			return read, err
 		}
-		if _, err := c.in.Discard(int(size) + 2); err != nil {
-			return err
+		if _, err := c.content(int(size), out); err != nil {
+			return read, err
+		}
+		if _, err := c.in.Discard(2); err != nil {
+			return read, err
 		}
 		if size == 0 {
-			return nil
+			return read, nil
 		}
+		read += size
 	}
+}
+
+// content passes a part of the answer on, or over.
+func (c *connection) content(length int, out io.Writer) (int64, error) {
+	if out == io.Discard {
+		n, err := c.in.Discard(length)
+		return int64(n), err
+	}
+	return io.CopyN(out, c.in, int64(length))
 }
 
 // request makes the text of a request.

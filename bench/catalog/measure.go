@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -18,10 +19,12 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/spotbench/spotbench/bench/catalog/internal/filling"
 	"github.com/spotbench/spotbench/bench/internal/proc"
 	"github.com/spotbench/spotbench/pkg/catalog"
+	"github.com/spotbench/spotbench/pkg/catalog/postgres"
 )
 
 // measurement is one subject at one workload and number of connections.
@@ -32,6 +35,7 @@ type measurement struct {
 	OfferedRate float64 `json:"offeredPerSecond,omitempty"`
 	observed
 	CPUPerK   float64 `json:"cpuSecondsPer1000Requests,omitempty"`
+	AllPerK   float64 `json:"cpuSecondsWithStoresPer1000Requests,omitempty"`
 	MemoryMiB float64 `json:"peakMemoryMiB,omitempty"`
 }
 
@@ -43,53 +47,107 @@ type bulk struct {
 	MemoryMiB float64 `json:"peakMemoryMiB,omitempty"`
 }
 
-// workload is a kind of request. Reads have the statement that answers them, for
-// pgbench.
+// workload is a kind of request.
 type workload struct {
 	name  string
 	write bool
-	// text makes a request of a worker.
-	text func(token string) func(worker, n int) []byte
-	// sql, if any, is the statement with its parameters from the table bench_sample.
-	sql string
+	// requests is how many different ones there are, drawn from at random; path is the
+	// address of one.
+	requests int
+	path     func(n int) string
+	// text, for a write, is a request that was not made before.
+	text func(token string, worker, n int) []byte
+	// ask has the store send the statements of a request, which pgbench then sends too;
+	// script makes pgbench's script of them.
+	ask    func(ctx context.Context, s *postgres.Store) error
+	script func(statements []string) string
 }
+
+// draw makes the requests of a load.
+func (w workload) draw(token string) func(worker, n int) []byte {
+	if w.write {
+		return func(worker, n int) []byte { return w.text(token, worker, n) }
+	}
+	texts := make([][]byte, w.requests)
+	for n := range texts {
+		texts[n] = request("GET", w.path(n), "", "")
+	}
+	return func(int, int) []byte { return texts[rand.IntN(len(texts))] } //nolint:gosec // which run is asked for is no secret
+}
+
+// models is how many models the runs are of.
+const models = 60
 
 // sampled is how many of the runs are asked for: few enough that a cache
 // has most of them, and all are in the database's memory.
 const sampled = 1000
 
 func workloads(shape filling.Shape) []workload {
-	draw := func(path func(r *rand.Rand) string) func(string) func(int, int) []byte {
-		return func(string) func(int, int) []byte {
-			return func(worker, n int) []byte {
-				r := rand.New(rand.NewPCG(uint64(worker), uint64(n))) //nolint:gosec // which run is asked for is no secret
-				return request("GET", path(r), "", "")
-			}
-		}
-	}
-	some := func(r *rand.Rand) int { return r.IntN(min(sampled, shape.Runs)) }
+	runs := min(sampled, shape.Runs)
+	combinations := models * len(filling.GPUs)
 	writes := time.Now().UnixNano()
 	return []workload{
-		{name: "point", sql: `SELECT body, imported_at, id::text FROM results WHERE id = (SELECT id FROM bench_sample WHERE n = :n)`,
-			text: draw(func(r *rand.Rand) string { return "/v1/results/" + filling.ResultID(some(r), 1).String() })},
-		{name: "list", sql: `SELECT body, imported_at, id::text FROM results WHERE NOT superseded AND model = (SELECT model FROM bench_sample WHERE n = :n)
-			AND gpu_model = (SELECT gpu_model FROM bench_sample WHERE n = :n) ORDER BY imported_at DESC, id DESC LIMIT 51`,
-			text: draw(func(r *rand.Rand) string {
-				return "/v1/results?model=" + url.QueryEscape(filling.Model(r.IntN(60))) + "&gpuModel=" + filling.GPUs[r.IntN(len(filling.GPUs))]
-			})},
-		{name: "run", text: draw(func(r *rand.Rand) string { return "/v1/runs/" + url.PathEscape(filling.Key(some(r))) })},
-		{name: "compare", text: draw(func(r *rand.Rand) string {
-			first := some(r)
-			return fmt.Sprintf("/v1/compare?run=%s&run=%s", url.QueryEscape(filling.Key(first)), url.QueryEscape(filling.Key((first+1)%shape.Runs)))
-		})},
-		{name: "write", write: true, text: func(token string) func(int, int) []byte {
-			writes++
-			prefix := writes
-			return func(worker, n int) []byte {
-				return request("PUT", fmt.Sprintf("/v1/runs/bench%%2Fw%d-%d-%d", prefix, worker, n), token, `{"model":"bench/written","benchmark":"sharegpt","gpuModel":"L4","gpuCount":1,"status":"running"}`)
+		{name: "point", requests: runs, path: func(n int) string { return "/v1/results/" + filling.ResultID(n, 1).String() },
+			ask: func(ctx context.Context, s *postgres.Store) error {
+				_, err := s.ResultJSON(ctx, filling.ResultID(0, 1).String())
+				return err
+			},
+			script: func(statements []string) string {
+				return piped(statements, "", "(SELECT id FROM bench_sample WHERE n = :n)")
+			}},
+		{name: "list", requests: combinations, path: func(n int) string {
+			return "/v1/results?model=" + url.QueryEscape(filling.Model(n%models)) + "&gpuModel=" + filling.GPUs[n/models]
+		},
+			ask: func(ctx context.Context, s *postgres.Store) error {
+				_, err := s.ListResultsJSON(ctx, catalog.ResultQuery{Model: filling.Model(0), GPUModel: filling.GPUs[0]})
+				return err
+			},
+			script: func(statements []string) string {
+				return piped(statements, "", "(SELECT model FROM bench_sample WHERE n = :n)", "(SELECT gpu_model FROM bench_sample WHERE n = :n)")
+			}},
+		{name: "run", requests: runs, path: func(n int) string { return "/v1/runs/" + url.PathEscape(filling.Key(n)) },
+			ask: func(ctx context.Context, s *postgres.Store) error {
+				_, err := s.GetRun(ctx, filling.Key(0))
+				return err
+			},
+			script: func(statements []string) string {
+				const key = "(SELECT key FROM bench_sample WHERE n = :n)"
+				for n, sql := range statements {
+					statements[n] = strings.ReplaceAll(sql, "ANY($1)", "ANY(ARRAY["+key+"])")
+				}
+				return piped(statements, snapshot, key)
+			}},
+		{name: "compare", requests: runs, path: func(n int) string {
+			return fmt.Sprintf("/v1/compare?run=%s&run=%s", url.QueryEscape(filling.Key(n)), url.QueryEscape(filling.Key((n+1)%shape.Runs)))
+		},
+			ask: func(ctx context.Context, s *postgres.Store) error {
+				_, _, err := s.Measured(ctx, []string{filling.Key(0), filling.Key(1)}, catalog.RunQuery{})
+				return err
+			},
+			script: func(statements []string) string {
+				return piped(statements, snapshot, "ARRAY[(SELECT key FROM bench_sample WHERE n = :n), (SELECT key FROM bench_sample WHERE n = (:n + 1) % 1000)]")
+			}},
+		{name: "write", write: true, text: func(token string, worker, n int) []byte {
+			if n == 0 && worker == 0 {
+				writes++
 			}
-		}},
+			return request("PUT", fmt.Sprintf("/v1/runs/bench%%2Fw%d-%d-%d", writes, worker, n), token, `{"model":"bench/written","benchmark":"sharegpt","gpuModel":"L4","gpuCount":1,"status":"running"}`)
+		},
+			ask: func(ctx context.Context, s *postgres.Store) error {
+				_, _, err := s.PutRun(filed(ctx, "PUT", "/v1/runs/asked"), fmt.Sprintf("bench/asked-%d", writes), catalog.Run{Model: "bench/written"}, 0)
+				return err
+			},
+			script: written},
 	}
+}
+
+// snapshot begins the transaction of a read that has several statements.
+const snapshot = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+
+// filed is a context as the catalog has it for a write: who wrote is filed with it, and
+// its place in the database's log is asked for.
+func filed(ctx context.Context, operation, target string) context.Context {
+	return catalog.Writing(catalog.WithSession(ctx, &catalog.Session{}), catalog.AuditEntry{Caller: "bench", Operation: operation, Target: target, Remote: "127.0.0.1"})
 }
 
 func size(ctx context.Context, url string) (bytes int64, err error) {
@@ -105,13 +163,13 @@ func size(ctx context.Context, url string) (bytes int64, err error) {
 // many connections.
 const half = 64
 
-func measure(ctx context.Context, s settings, connections []int, shape filling.Shape, address string, found *report, out io.Writer) (err error) {
+func measure(ctx context.Context, s settings, connections []int, shape filling.Shape, address string, database int, found *report, out io.Writer) (err error) {
 	dir, err := os.MkdirTemp("", "catalog-bench-run-")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	subjects, stop, err := start(ctx, dir, address)
+	subjects, stop, err := start(ctx, dir, address, database)
 	defer stop()
 	if err != nil {
 		return err
@@ -120,21 +178,27 @@ func measure(ctx context.Context, s settings, connections []int, shape filling.S
 		return err
 	}
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(table, "workload\tsubject\tconnections\t1/s\tp50 ms\tp99 ms\tCPU s/1000\tmemory MiB\t")
+	fmt.Fprintln(table, "workload\tsubject\tconnections\t1/s\tp50 ms\tp99 ms\tCPU ms\twith stores\tmemory MiB\t")
 	add := func(m measurement) {
 		found.Points = append(found.Points, m)
 		load := strconv.Itoa(m.Connections)
 		if m.OfferedRate > 0 {
 			load = "half"
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%.0f\t%.2f\t%.2f\t%.2f\t%.0f\t\n", m.Workload, m.Subject, load, m.PerSecond, m.P50, m.P99, m.CPUPerK, m.MemoryMiB)
+		fmt.Fprintf(table, "%s\t%s\t%s\t%.0f\t%.2f\t%.2f\t%.3f\t%.3f\t%.0f\t\n", m.Workload, m.Subject, load, m.PerSecond, m.P50, m.P99, m.CPUPerK, m.AllPerK, m.MemoryMiB)
 	}
 	for _, w := range workloads(shape) {
 		if s.only != "" && !slices.Contains(strings.Split(s.only, ","), w.name) {
 			continue
 		}
-		for _, n := range connections {
-			for _, subject := range subjects {
+		if err := same(ctx, subjects, w); err != nil {
+			return err
+		}
+		for _, subject := range subjects {
+			if err := subject.warm(ctx, w); err != nil {
+				return err
+			}
+			for _, n := range connections {
 				m, err := subject.measure(ctx, w, n, s.duration, 0)
 				if err != nil {
 					return fmt.Errorf("%s of %s at %d connections: %w", w.name, subject.name, n, err)
@@ -147,15 +211,11 @@ func measure(ctx context.Context, s settings, connections []int, shape filling.S
 					add(m)
 				}
 			}
-			if w.sql != "" {
-				m, err := pgbench(ctx, dir, address, w, n, s.duration)
-				if err != nil {
-					return err
-				}
-				add(m)
-			}
 		}
-		if err := redisGet(ctx, w, connections, s.duration, add); err != nil {
+		if err := pgbench(ctx, dir, address, w, connections, s.duration, add); err != nil {
+			return err
+		}
+		if err := redisGet(ctx, w, subjects[0].reads, connections, s.duration, add); err != nil {
 			return err
 		}
 	}
@@ -174,9 +234,80 @@ func measure(ctx context.Context, s settings, connections []int, shape filling.S
 	return nil
 }
 
-// measure loads the subject and reads what its process used.
+// get is the content of an answer.
+func get(ctx context.Context, server, path string) (content []byte, err error) {
+	c, err := dial(ctx, server)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	var out bytes.Buffer
+	_, err = c.exchange(request("GET", path, "", ""), &out)
+	return out.Bytes(), err
+}
+
+// same makes sure that all subjects answer alike: else nothing is compared.
+func same(ctx context.Context, subjects []subject, w workload) error {
+	for n := range min(w.requests, 20) {
+		var first []byte
+		for _, s := range subjects {
+			answer, err := get(ctx, s.reads, w.path(n))
+			if err != nil {
+				return fmt.Errorf("%s of %s: %w", w.name, s.name, err)
+			}
+			if first == nil {
+				first = answer
+			}
+			if !bytes.Equal(first, answer) {
+				return fmt.Errorf("%s: %s answers %.300s\n%s answers %.300s", w.name, subjects[0].name, first, s.name, answer)
+			}
+		}
+	}
+	return nil
+}
+
+// warm asks for everything once that will be asked for.
+func (s subject) warm(ctx context.Context, w workload) error {
+	const workers = 4
+	group, ctx := errgroup.WithContext(ctx)
+	for worker := range workers {
+		group.Go(func() (err error) {
+			c, err := dial(ctx, s.reads)
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, c.Close()) }()
+			for n := worker; n < w.requests; n += workers {
+				if err := c.do(request("GET", w.path(n), "", "")); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// used is the CPU time of the server's process, and with that of the database and of
+// Redis.
+func (s subject) used() (own, all time.Duration, err error) {
+	if own, err = proc.CPUTime(s.pid); err != nil {
+		return 0, 0, err
+	}
+	all = own
+	for _, store := range s.stores {
+		family, err := proc.FamilyCPUTime(store)
+		if err != nil {
+			return 0, 0, err
+		}
+		all += family
+	}
+	return own, all, nil
+}
+
+// measure loads the subject and reads what it used.
 func (s subject) measure(ctx context.Context, w workload, connections int, duration time.Duration, rate float64) (measurement, error) {
-	before, err := proc.CPUTime(s.pid)
+	own, all, err := s.used()
 	if err != nil {
 		return measurement{}, err
 	}
@@ -184,11 +315,11 @@ func (s subject) measure(ctx context.Context, w workload, connections int, durat
 	if w.write {
 		address = s.writes
 	}
-	seen, err := load(ctx, address, connections, duration, rate, w.text(s.token))
+	seen, err := load(ctx, address, connections, duration, rate, w.draw(s.token))
 	if err != nil {
 		return measurement{}, err
 	}
-	after, err := proc.CPUTime(s.pid)
+	ownAfter, allAfter, err := s.used()
 	if err != nil {
 		return measurement{}, err
 	}
@@ -196,8 +327,9 @@ func (s subject) measure(ctx context.Context, w workload, connections int, durat
 	if err != nil {
 		return measurement{}, err
 	}
+	each := func(used time.Duration) float64 { return used.Seconds() / float64(max(1, seen.requests)) * 1000 }
 	return measurement{Workload: w.name, Subject: s.name, Connections: connections, OfferedRate: rate, observed: seen,
-		CPUPerK: (after - before).Seconds() / float64(max(1, seen.requests)) * 1000, MemoryMiB: float64(memory) / (1 << 20)}, nil
+		CPUPerK: each(ownAfter - own), AllPerK: each(allAfter - all), MemoryMiB: float64(memory) / (1 << 20)}, nil
 }
 
 // sample has what pgbench cannot make up itself: the keys of what it asks for.
@@ -207,11 +339,11 @@ func sample(ctx context.Context, address string, shape filling.Shape) (err error
 		return err
 	}
 	defer func() { err = errors.Join(err, conn.Close(context.WithoutCancel(ctx))) }()
-	if _, err := conn.Exec(ctx, "DROP TABLE IF EXISTS bench_sample; CREATE TABLE bench_sample (n int PRIMARY KEY, id uuid, model text, gpu_model text)"); err != nil {
+	if _, err := conn.Exec(ctx, "DROP TABLE IF EXISTS bench_sample; CREATE TABLE bench_sample (n int PRIMARY KEY, key text, id uuid, model text, gpu_model text)"); err != nil {
 		return err
 	}
-	_, err = conn.CopyFrom(ctx, pgx.Identifier{"bench_sample"}, []string{"n", "id", "model", "gpu_model"}, pgx.CopyFromSlice(min(sampled, shape.Runs), func(n int) ([]any, error) {
-		return []any{n, filling.ResultID(n, 1), filling.Model(n % 60), filling.GPUs[n%len(filling.GPUs)]}, nil
+	_, err = conn.CopyFrom(ctx, pgx.Identifier{"bench_sample"}, []string{"n", "key", "id", "model", "gpu_model"}, pgx.CopyFromSlice(min(sampled, shape.Runs), func(n int) ([]any, error) {
+		return []any{n, filling.Key(n), filling.ResultID(n, 1), filling.Model(n % models), filling.GPUs[n%len(filling.GPUs)]}, nil
 	}))
 	if err != nil {
 		return err

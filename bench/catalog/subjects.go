@@ -5,7 +5,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"encoding/csv"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -32,6 +30,8 @@ type subject struct {
 	reads, writes string
 	token         string
 	pid           int
+	// stores are the processes of the database and of Redis that it uses.
+	stores []int
 }
 
 // ours are the ways in which catalog-api is measured, by their flags.
@@ -43,9 +43,9 @@ var ours = []struct {
 // redisPort is where the benchmark's Redis listens.
 const redisPort = "16379"
 
-// start starts every server on the database. stop ends those that run, also after
+// start starts every server on the database, whose process is given. stop ends those that run, also after
 // an error.
-func start(ctx context.Context, dir, address string) (subjects []subject, stop func(), err error) {
+func start(ctx context.Context, dir, address string, database int) (subjects []subject, stop func(), err error) {
 	var running []*exec.Cmd
 	stop = func() {
 		for _, cmd := range running {
@@ -66,7 +66,7 @@ func start(ctx context.Context, dir, address string) (subjects []subject, stop f
 		return cmd, nil
 	}
 	program := filepath.Join(dir, "catalog-api")
-	if text, err := exec.CommandContext(ctx, "go", "build", "-ldflags", "-s -w", "-o", program, "github.com/spotbench/spotbench/cmd/catalog-api").CombinedOutput(); err != nil {
+	if text, err := exec.CommandContext(ctx, "go", "build", "-o", program, "github.com/spotbench/spotbench/cmd/catalog-api").CombinedOutput(); err != nil {
 		return nil, stop, fmt.Errorf("build catalog-api: %w: %s", err, text)
 	}
 	token, line, err := auth.NewToken("bench")
@@ -77,7 +77,8 @@ func start(ctx context.Context, dir, address string) (subjects []subject, stop f
 	if err := os.WriteFile(tokens, []byte(line+"\n"), 0o600); err != nil {
 		return nil, stop, err
 	}
-	if _, err := launch(io.Discard, "redis-server", "--port", redisPort, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--daemonize", "no", "--logfile", filepath.Join(dir, "redis.log")); err != nil {
+	redis, err := launch(io.Discard, "redis-server", "--port", redisPort, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--daemonize", "no", "--logfile", filepath.Join(dir, "redis.log"))
+	if err != nil {
 		return nil, stop, fmt.Errorf("redis-server (Debian: apt-get install redis-server): %w", err)
 	}
 	for _, way := range ours {
@@ -91,7 +92,7 @@ func start(ctx context.Context, dir, address string) (subjects []subject, stop f
 		if err != nil {
 			return nil, stop, err
 		}
-		s := subject{name: name, token: token, pid: cmd.Process.Pid}
+		s := subject{name: name, token: token, pid: cmd.Process.Pid, stores: []int{database, redis.Process.Pid}}
 		lines := bufio.NewScanner(log)
 		for (s.reads == "" || s.writes == "") && lines.Scan() {
 			var told struct {
@@ -128,87 +129,7 @@ func start(ctx context.Context, dir, address string) (subjects []subject, stop f
 		return nil, stop, fmt.Errorf("the bare handler did not start: %w", err)
 	}
 	first = strings.TrimSpace(first)
-	return append(subjects, subject{name: "bare", reads: first, writes: first, pid: cmd.Process.Pid}), stop, nil
-}
-
-// pgbench sends the workload's statement from PostgreSQL's own load generator.
-func pgbench(ctx context.Context, dir, address string, w workload, connections int, duration time.Duration) (measurement, error) {
-	script, logs := filepath.Join(dir, w.name+".sql"), filepath.Join(dir, "pgbench")
-	if err := os.WriteFile(script, fmt.Appendf(nil, "\\set n random(0, 999)\n%s;\n", strings.Join(strings.Fields(w.sql), " ")), 0o644); err != nil {
-		return measurement{}, err
-	}
-	seconds := strconv.Itoa(max(1, int(duration.Seconds())))
-	text, err := exec.CommandContext(ctx, "pgbench", "-n", "-M", "prepared", "-f", script, "-c", strconv.Itoa(connections), "-j", strconv.Itoa(min(2, connections)), "-T", seconds,
-		"-l", "--log-prefix", logs, address).CombinedOutput()
-	if err != nil {
-		return measurement{}, fmt.Errorf("pgbench (Debian: apt-get install postgresql): %w: %s", err, text)
-	}
-	files, err := filepath.Glob(logs + ".*")
-	if err != nil {
-		return measurement{}, err
-	}
-	var latencies []time.Duration
-	for _, file := range files {
-		content, err := os.ReadFile(file)
-		if err != nil {
-			return measurement{}, err
-		}
-		for line := range strings.Lines(string(content)) {
-			fields := strings.Fields(line) // client, transaction, microseconds, …
-			if len(fields) < 3 {
-				continue
-			}
-			us, err := strconv.ParseInt(fields[2], 10, 64)
-			if err != nil {
-				return measurement{}, fmt.Errorf("pgbench's log has %q: %w", line, err)
-			}
-			latencies = append(latencies, time.Duration(us)*time.Microsecond)
-		}
-		if err := os.Remove(file); err != nil {
-			return measurement{}, err
-		}
-	}
-	m := measurement{Workload: w.name, Subject: "pgbench", Connections: connections, observed: summarize(latencies, duration)}
-	// Its own rate is without the time in which it made its connections.
-	_, rate, _ := strings.Cut(string(text), "tps = ")
-	rate, _, _ = strings.Cut(rate, " ")
-	m.PerSecond, err = strconv.ParseFloat(rate, 64)
-	if err != nil {
-		return m, fmt.Errorf("pgbench printed %q", text)
-	}
-	return m, nil
-}
-
-// redisGet is what Redis needs for a value as long as the workload's answer.
-func redisGet(ctx context.Context, w workload, connections []int, duration time.Duration, add func(measurement)) error {
-	length := map[string]int{"point": 900, "list": 45_000}[w.name]
-	if length == 0 {
-		return nil
-	}
-	for _, n := range connections {
-		requests := int(duration.Seconds() * 20_000)
-		text, err := exec.CommandContext(ctx, "redis-benchmark", "-p", redisPort, "-t", "set,get", "-d", strconv.Itoa(length), "-c", strconv.Itoa(n), "-n", strconv.Itoa(requests), "--csv").Output()
-		if err != nil {
-			return fmt.Errorf("redis-benchmark (Debian: apt-get install redis-tools): %w", err)
-		}
-		records, err := csv.NewReader(strings.NewReader(string(text))).ReadAll()
-		if err != nil {
-			return fmt.Errorf("redis-benchmark: %w", err)
-		}
-		for _, r := range records {
-			if r[0] != "GET" || len(r) < 7 {
-				continue
-			}
-			m := measurement{Workload: w.name, Subject: "redis GET", Connections: n}
-			for at, to := range map[int]*float64{1: &m.PerSecond, 4: &m.P50, 6: &m.P99} {
-				if *to, err = strconv.ParseFloat(r[at], 64); err != nil {
-					return fmt.Errorf("redis-benchmark printed %q: %w", r, err)
-				}
-			}
-			add(m)
-		}
-	}
-	return nil
+	return append(subjects, subject{name: "bare", reads: first, writes: first, pid: cmd.Process.Pid, stores: []int{database}}), stop, nil
 }
 
 // bulkRows are results as lines of a file, and as rows for COPY.

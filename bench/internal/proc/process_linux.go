@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -31,22 +32,65 @@ func CPUTime(pid int) (time.Duration, error) {
 	return parseCPU(data)
 }
 
-// parseCPU reads fields 14 and 15 of /proc/PID/stat. Field 2 is the name, which may
-// have spaces and brackets of its own.
-func parseCPU(stat []byte) (time.Duration, error) {
-	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-	if len(fields) < 13 {
-		return 0, fmt.Errorf("/proc/PID/stat is %q, wanted at least 15 fields", stat)
+// FamilyCPUTime is the CPU time of a process and of its children, those that have ended
+// among them: PostgreSQL has one for each connection.
+func FamilyCPUTime(pid int) (time.Duration, error) {
+	files, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return 0, err
 	}
-	var ticks int64
-	for _, f := range fields[11:13] {
-		n, err := strconv.ParseInt(f, 10, 64)
+	var sum time.Duration
+	for _, file := range files {
+		data, err := os.ReadFile(file)
 		if err != nil {
-			return 0, fmt.Errorf("/proc/PID/stat has the CPU time %q: %w", f, err)
+			continue // it has ended
 		}
-		ticks += n
+		used, parent, err := parseFamily(data)
+		if err != nil {
+			return 0, err
+		}
+		if parent == pid || file == fmt.Sprintf("/proc/%d/stat", pid) {
+			sum += used
+		}
 	}
-	return time.Duration(ticks) * clockTick, nil
+	return sum, nil
+}
+
+// parseCPU reads fields 14 and 15 of /proc/PID/stat.
+func parseCPU(stat []byte) (time.Duration, error) {
+	fields, err := numbers(stat, 14, 15)
+	if err != nil {
+		return 0, err
+	}
+	return time.Duration(fields[0]+fields[1]) * clockTick, nil
+}
+
+// parseFamily reads fields 14 to 17 of /proc/PID/stat, the times of the process and of its
+// children that have ended, and field 4, its parent.
+func parseFamily(stat []byte) (used time.Duration, parent int, err error) {
+	fields, err := numbers(stat, 14, 15, 16, 17, 4)
+	if err != nil {
+		return 0, 0, err
+	}
+	return time.Duration(fields[0]+fields[1]+fields[2]+fields[3]) * clockTick, int(fields[4]), nil
+}
+
+// numbers are fields of /proc/PID/stat, which counts from 1. Field 2 is the name, which
+// may have spaces and brackets of its own.
+func numbers(stat []byte, places ...int) ([]int64, error) {
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	out := make([]int64, len(places))
+	for n, place := range places {
+		if len(fields) < place-2 {
+			return nil, fmt.Errorf("/proc/PID/stat is %q, wanted at least %d fields", stat, place)
+		}
+		number, err := strconv.ParseInt(fields[place-3], 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("/proc/PID/stat has %q in field %d: %w", fields[place-3], place, err)
+		}
+		out[n] = number
+	}
+	return out, nil
 }
 
 // PeakMemory is the most memory that a process had resident, in bytes.

@@ -9,6 +9,9 @@ func TestProcFilesAreRead(t *testing.T) {
 	if got, err := parseCPU([]byte("1 (a b) c) S 1 1 1 0 -1 4194560 10 0 0 0 7 5 0 0 20 0 1 0 1 1 1")); err != nil || got.Milliseconds() != 120 {
 		t.Errorf("CPU time %v, %v, want 120 ms", got, err)
 	}
+	if got, parent, err := parseFamily([]byte("1 (a b) c) S 42 1 1 0 -1 4194560 10 0 0 0 7 5 3 1 20 0 1 0 1 1 1")); err != nil || got.Milliseconds() != 160 || parent != 42 {
+		t.Errorf("CPU time with ended children %v, of a child of %d, %v, want 160 ms and 42", got, parent, err)
+	}
 	if got, err := parsePeak([]byte("Name:\tx\nVmHWM:\t    2048 kB\n")); err != nil || got != 2<<20 {
 		t.Errorf("peak %v, %v, want 2 MiB", got, err)
 	}

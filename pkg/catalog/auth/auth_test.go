@@ -14,9 +14,9 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
 	"github.com/spotbench/spotbench/pkg/catalog"
@@ -64,11 +64,11 @@ func reviewer(t *testing.T) (*apiServer, *auth.TokenReview) {
 	api := &apiServer{}
 	server := httptest.NewServer(api)
 	t.Cleanup(server.Close)
-	client, err := kubernetes.NewForConfig(&rest.Config{Host: server.URL, ContentConfig: rest.ContentConfig{ContentType: "application/json"}})
+	reviews, err := auth.NewTokenReview(&rest.Config{Host: server.URL, ContentConfig: rest.ContentConfig{ContentType: "application/json"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return api, auth.NewTokenReview(client)
+	return api, reviews
 }
 
 func TestOnlyAWriterWithATokenForTheCatalogMayWrite(t *testing.T) {
@@ -162,6 +162,44 @@ func TestATokenFromTheFileNamesItsUserUntilItsLineIsRemoved(t *testing.T) {
 	write("ci " + token + "\n")
 	if _, err := auth.NewTokenFile(path); err == nil || !strings.Contains(err.Error(), "line 1") || strings.Contains(err.Error(), token) {
 		t.Errorf("error %v for a bare token in the file, want one that names line 1 and not the token", err)
+	}
+}
+
+func TestALineIsReplacedAtOnceHoweverOftenByOneOfTheSameLength(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "tokens")
+	var tokens, lines [2]string
+	for n := range tokens {
+		var err error
+		if tokens[n], lines[n], err = auth.NewToken("ci"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write := func(n int) {
+		if err := os.WriteFile(path, []byte(lines[n%2]), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(0)
+	long := time.Now().Add(-time.Hour) // so that it counts as settled
+	if err := os.Chtimes(path, long, long); err != nil {
+		t.Fatal(err)
+	}
+	file, err := auth.NewTokenFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range 200 {
+		if n > 0 {
+			write(n)
+		}
+		for range 2 {
+			if _, err := file.Authenticate(t.Context(), tokens[n%2]); err != nil {
+				t.Fatalf("the token of write %d: %v", n, err)
+			}
+			if _, err := file.Authenticate(t.Context(), tokens[(n+1)%2]); !errors.Is(err, auth.ErrUnauthenticated) {
+				t.Fatalf("the token that write %d replaced: error %v", n, err)
+			}
+		}
 	}
 }
 

@@ -12,6 +12,8 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
+	"time"
 )
 
 // TokenFile knows the tokens whose hashes are in a file: one line each, a name and
@@ -20,10 +22,16 @@ import (
 // is nothing to guess.
 type TokenFile struct {
 	path string
+
+	mu    sync.Mutex
+	users map[digest]string
+	// file is what the file was when it was read, at a time.
+	file os.FileInfo
+	at   time.Time
 }
 
-// NewTokenFile uses the file at path. It is read for every check, so that a removed
-// line works at once; it is an error if it cannot be read now.
+// NewTokenFile uses the file at path. It is looked at for every check, so that a removed
+// line works at once, and read when it changed; it is an error if it cannot be read now.
 func NewTokenFile(path string) (*TokenFile, error) {
 	t := &TokenFile{path: path}
 	_, err := t.read()
@@ -56,7 +64,31 @@ func (t *TokenFile) Users() ([]string, error) {
 	return users, nil
 }
 
+// settled is how long a file must have been as it is for its time to tell the next change:
+// two within one tick of the file system's clock have the same time.
+const settled = time.Second
+
+// read gives the users by the digests of their tokens. Nobody changes what it gives.
 func (t *TokenFile) read() (map[digest]string, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := time.Now()
+	file, err := os.Stat(t.path)
+	if err != nil {
+		return nil, fmt.Errorf("writers' tokens: %w", err)
+	}
+	if old := t.file; old != nil && os.SameFile(file, old) && file.ModTime().Equal(old.ModTime()) && file.Size() == old.Size() && t.at.Sub(old.ModTime()) > settled {
+		return t.users, nil
+	}
+	users, err := t.parse()
+	if err != nil {
+		return nil, err
+	}
+	t.users, t.file, t.at = users, file, now
+	return users, nil
+}
+
+func (t *TokenFile) parse() (map[digest]string, error) {
 	data, err := os.ReadFile(t.path)
 	if err != nil {
 		return nil, fmt.Errorf("writers' tokens: %w", err)

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package cache keeps answers to reads in Redis, and those asked for most in this
-// process, where Redis itself tells it when they are out of date. Without Redis, or
-// with one that is slow, reads are answered from the database as ever.
+// Package cache keeps answers to reads in Redis, and those asked for last in this
+// process, ready to be written. Without Redis, or with one that is slow, reads are
+// answered from the database as ever.
 //
 // An answer is filed under the generation of what it shows, and a write begins a new
-// generation before it is answered. An answer that was read before a write can
+// generation before it is answered. Of generations Redis itself tells each process when
+// they have ended (client-side caching), so that an answer kept here costs no round trip
+// and is yet no older than one kept there. An answer that was read before a write can
 // therefore be stored after it and do no harm: nobody asks for that generation any
 // more. Answers live for a few seconds at most, which bounds what a server that
 // cannot reach Redis for its writes can hold back from others that can.
@@ -40,18 +42,22 @@ const (
 	patience = 30 * time.Millisecond
 	// bumpPatience is how long a write does.
 	bumpPatience = 500 * time.Millisecond
-	// pause is how long Redis is left alone after it failed a read.
-	pause = time.Second
+	// pause is how long Redis is left alone after it failed a read, or was too slow for
+	// so many of them, one after the other: where processors are busy a single one says
+	// little, and the database in its stead would make them busier.
+	pause    = time.Second
+	mostSlow = 5
 	// generationLife is how long a generation is known, answers of which live far shorter:
 	// without an end there would be one for each run there ever was.
 	generationLife = time.Hour
 	// fillTime is what reading an answer from the database may take.
 	fillTime = time.Minute
-	// largest is the largest answer that is kept, and inProcess what this process
-	// keeps of them on each of its two connections.
-	largest   = 1 << 20
-	inProcess = 8 << 20
-	prefix    = "spotbench:catalog:"
+	// largest is the largest answer that is kept, inProcess what this process keeps of
+	// answers, and knownGenerations of generations.
+	largest          = 1 << 20
+	inProcess        = 16 << 20
+	knownGenerations = 2 << 20
+	prefix           = "spotbench:catalog:"
 	// mostRemembered is how many tags of writes are kept before they are sifted.
 	mostRemembered = 10_000
 )
@@ -62,8 +68,11 @@ type Cache struct {
 	life    time.Duration
 	log     *slog.Logger
 	flights singleflight.Group
-	// restAt is until when Redis is left alone, as nanoseconds.
+	local   *local
+	// restAt is until when Redis is left alone, as nanoseconds, and slow how many reads it
+	// was too slow for since it last answered one.
 	restAt atomic.Int64
+	slow   atomic.Int64
 
 	mu sync.Mutex
 	// owed are generations that could not be begun. While there are any,
@@ -74,9 +83,8 @@ type Cache struct {
 	// has ended by its age, Redis is asked for the generation each time.
 	began map[string]time.Time
 
-	outcomes *prometheus.CounterVec
-	hits     atomic.Int64
-	asked    atomic.Int64
+	hit, miss, bypassed prometheus.Counter
+	hits, asked         atomic.Int64
 }
 
 // Open uses the Redis (6 or newer) at a URL, redis://[:password@]host:port/db or
@@ -87,18 +95,19 @@ func Open(ctx context.Context, url string, life time.Duration, registry promethe
 		return nil, fmt.Errorf("Redis URL: %w; use for example redis://redis.example:6379", redact(err)) //nolint:staticcheck // a name
 	}
 	options.ClientName = "spotbench-catalog"
-	options.CacheSizeEachConn, options.PipelineMultiplex, options.RingScaleEachConn = inProcess, 1, 8
+	options.CacheSizeEachConn, options.PipelineMultiplex, options.RingScaleEachConn = knownGenerations, 1, 8
 	options.DisableRetry, options.ForceSingleClient = true, true
 	options.Dialer.Timeout, options.ConnWriteTimeout = time.Second, time.Second
-	c := &Cache{life: life, log: log, owed: map[string]bool{}, began: map[string]time.Time{},
-		outcomes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spotbench_catalog_cache_requests_total", Help: "Reads by what the cache did: hit, miss, or bypass while Redis does not answer."}, []string{"outcome"})}
+	outcomes := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "spotbench_catalog_cache_requests_total", Help: "Reads by what the cache did: hit, miss, or bypass while Redis does not answer."}, []string{"outcome"})
+	c := &Cache{life: life, log: log, local: newLocal(inProcess), owed: map[string]bool{}, began: map[string]time.Time{},
+		hit: outcomes.WithLabelValues("hit"), miss: outcomes.WithLabelValues("miss"), bypassed: outcomes.WithLabelValues("bypass")}
 	ratio := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "spotbench_catalog_cache_hit_ratio", Help: "Share of the reads since the start that the cache answered."}, func() float64 {
 		if asked := c.asked.Load(); asked > 0 {
 			return float64(c.hits.Load()) / float64(asked)
 		}
 		return 0
 	})
-	registry.MustRegister(c.outcomes, ratio)
+	registry.MustRegister(outcomes, ratio)
 	go c.connect(ctx, options)
 	return c, nil
 }
@@ -192,92 +201,161 @@ const everything = "everything"
 
 func generation(tag string) string { return prefix + "generation:" + tag }
 
-// recent reports whether what is remembered of a tag's generation may be from before
-// a write of this process.
-func (c *Cache) recent(tag string) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	at, ok := c.began[tag]
-	return ok && time.Since(at) <= c.life
-}
-
-// usable is the client while Redis can be asked and knows all writes of ours.
-func (c *Cache) usable() rueidis.Client {
-	client := c.client.Load()
-	if client == nil || time.Now().UnixNano() < c.restAt.Load() {
-		return nil
+// usable is the client while Redis can be asked and knows all writes of ours. recent
+// tells of each tag whether what is remembered of its generation may be from before a
+// write of this process.
+func (c *Cache) usable(tags [2]string) (client rueidis.Client, recent [2]bool) {
+	connected := c.client.Load()
+	if connected == nil || time.Now().UnixNano() < c.restAt.Load() {
+		return nil, recent
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.owed) > 0 {
-		return nil
+		return nil, recent
 	}
-	return *client
+	for n, tag := range tags {
+		if at, ok := c.began[tag]; ok {
+			recent[n] = time.Since(at) <= c.life
+		}
+	}
+	return *connected, recent
 }
 
+// filler reads an answer from the database; keep says whether it may be kept.
+type filler func(context.Context) (a *answer, keep bool)
+
 // get is the answer to a question about what has the tag. It is read by fill, once
-// for all who ask at the same time, if it is not there. fill's second value says
-// whether the answer may be kept. current is for callers who must see what they
-// wrote through another server: Redis is asked for the generation, not this process'
-// memory of it.
-func (c *Cache) get(ctx context.Context, tag, question string, current bool, fill func(context.Context) ([]byte, bool, error)) ([]byte, error) {
+// for all who ask at the same time, if it is not there. current is for callers who
+// must see what they wrote through another server: Redis is asked for the generation,
+// not this process' memory of it.
+func (c *Cache) get(ctx context.Context, tag, question string, current bool, fill filler) (*answer, error) {
 	c.asked.Add(1)
-	client := c.usable()
+	tags := [2]string{everything, tag}
+	client, recent := c.usable(tags)
 	if client == nil {
-		return c.bypass(ctx, fill)
+		return c.bypass(ctx, fill), nil
 	}
-	limited, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	generations := [2]string{}
-	for n, t := range [2]string{everything, tag} {
-		command := client.B().Get().Key(generation(t))
-		var answer rueidis.RedisResult
-		if current || c.recent(t) {
-			answer = client.Do(limited, command.Build())
-		} else {
-			answer = client.DoCache(limited, command.Cache(), c.life)
+	var generations [2]string
+	for n, t := range tags {
+		var err error
+		if generations[n], err = c.generation(ctx, client, t, current || recent[n]); err != nil {
+			c.failed(ctx, err)
+			return c.bypass(ctx, fill), nil
 		}
-		text, err := answer.ToString()
-		if rueidis.IsRedisNil(err) {
-			text, err = begin(limited, client, generation(t))
-		}
-		if err != nil {
-			c.rest(ctx)
-			return c.bypass(ctx, fill)
-		}
-		generations[n] = text
+	}
+	if a := c.local.get(question, generations, time.Now()); a != nil {
+		c.hits.Add(1)
+		c.hit.Inc()
+		return a, nil
 	}
 	sum := sha256.Sum256([]byte(question))
 	key := prefix + generations[0] + ":" + generations[1] + ":" + hex.EncodeToString(sum[:16])
-	text, err := client.DoCache(limited, client.B().Get().Key(key).Cache(), c.life).AsBytes()
-	switch {
-	case err == nil:
+	entry := &filed{question: question, generations: generations}
+	switch err := c.fetch(ctx, client, key, entry); {
+	case err != nil:
+		c.failed(ctx, err)
+		return c.bypass(ctx, fill), nil
+	case entry.answer != nil:
 		c.hits.Add(1)
-		c.outcomes.WithLabelValues("hit").Inc()
-		return text, nil
-	case !rueidis.IsRedisNil(err):
-		c.rest(ctx)
-		return c.bypass(ctx, fill)
+		c.hit.Inc()
+		return entry.answer, nil
 	}
-	c.outcomes.WithLabelValues("miss").Inc()
-	return c.once(ctx, key, func(filling context.Context) ([]byte, error) {
-		// Those who missed just before the last flight landed find what it stored; this
-		// process may still remember that there was nothing.
-		looking, cancel := context.WithTimeout(filling, patience)
-		defer cancel()
-		if text, err := client.Do(looking, client.B().Get().Key(key).Build()).AsBytes(); err == nil {
-			return text, nil
+	c.miss.Inc()
+	return c.once(ctx, key, func(filling context.Context) *answer {
+		// Those who missed just before the last flight landed find what it stored.
+		if err := c.fetch(filling, client, key, entry); err == nil && entry.answer != nil {
+			return entry.answer
 		}
-		text, keep, err := fill(filling)
-		if err == nil && keep && len(text) <= largest {
+		read := time.Now()
+		a, keep := fill(filling)
+		if keep && len(a.content) <= largest {
+			kept := a.pack()
 			storing, cancel := context.WithTimeout(filling, patience)
 			defer cancel()
-			if err := client.Do(storing, client.B().Set().Key(key).Value(rueidis.BinaryString(text)).Px(c.life).Build()).Error(); err != nil {
-				c.rest(filling)
+			if err := client.Do(storing, client.B().Set().Key(key).Value(rueidis.BinaryString(kept.encode())).Px(c.life).Build()).Error(); err != nil {
+				c.failed(filling, err)
 			}
+			c.local.put(&filed{question: question, generations: generations, until: read.Add(c.life), answer: kept})
 		}
-		return text, err
+		return a
 	})
+}
+
+// generation is the present one of a tag: as this process remembers it, or as Redis
+// has it.
+func (c *Cache) generation(ctx context.Context, client rueidis.Client, tag string, ask bool) (string, error) {
+	limited := &patient{Context: ctx}
+	defer limited.end()
+	key := generation(tag)
+	command := client.B().Get().Key(key)
+	var answer rueidis.RedisResult
+	if ask {
+		answer = client.Do(limited, command.Build())
+	} else {
+		answer = client.DoCache(limited, command.Cache(), c.life)
+	}
+	text, err := answer.ToString()
+	if rueidis.IsRedisNil(err) {
+		return begin(limited, client, key)
+	}
+	return text, err
+}
+
+// patient is a context that ends after patience, counted from when somebody begins to
+// wait for it: most generations are remembered, and a timer costs more than to look.
+type patient struct {
+	context.Context
+	once    sync.Once
+	waiting context.Context
+	cancel  context.CancelFunc
+}
+
+func (p *patient) begin() context.Context {
+	p.once.Do(func() { p.waiting, p.cancel = context.WithTimeout(p.Context, patience) })
+	return p.waiting
+}
+
+// Done begins to wait.
+func (p *patient) Done() <-chan struct{} { return p.begin().Done() }
+
+// Err is that of the wait.
+func (p *patient) Err() error { return p.begin().Err() }
+
+// Deadline is the end of the wait.
+func (p *patient) Deadline() (time.Time, bool) { return p.begin().Deadline() }
+
+func (p *patient) end() {
+	p.once.Do(func() {}) // nobody waited, and nobody begins to
+	if p.cancel != nil {
+		p.cancel()
+	}
+}
+
+// fetch looks for an answer in Redis and keeps it here, for as long as it is kept there.
+func (c *Cache) fetch(ctx context.Context, client rueidis.Client, key string, entry *filed) error {
+	looking, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	answers := client.DoMulti(looking, client.B().Get().Key(key).Build(), client.B().Pttl().Key(key).Build())
+	text, err := answers[0].AsBytes()
+	if (err == nil || rueidis.IsRedisNil(err)) && c.slow.Load() > 0 {
+		c.slow.Store(0)
+	}
+	if rueidis.IsRedisNil(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	left, err := answers[1].AsInt64()
+	if err != nil {
+		return err
+	}
+	if entry.answer = decode(text); entry.answer != nil && left > 0 {
+		entry.until = time.Now().Add(time.Duration(left) * time.Millisecond)
+		c.local.put(entry)
+	}
+	return nil
 }
 
 // begin is the generation of what has none yet: one that nobody has used, also if
@@ -289,8 +367,8 @@ func begin(ctx context.Context, client rueidis.Client, key string) (string, erro
 
 // once fills for all who ask at the same time. The filling goes on for the others
 // when the first caller goes away.
-func (c *Cache) once(ctx context.Context, key string, fill func(context.Context) ([]byte, error)) ([]byte, error) {
-	flight := c.flights.DoChan(key, func() (text any, err error) {
+func (c *Cache) once(ctx context.Context, key string, fill func(context.Context) *answer) (*answer, error) {
+	flight := c.flights.DoChan(key, func() (a any, err error) {
 		// Out of here it would end the process: no caller is on this stack.
 		defer func() {
 			if caught := recover(); caught != nil {
@@ -301,26 +379,29 @@ func (c *Cache) once(ctx context.Context, key string, fill func(context.Context)
 		defer cancel()
 		// A replica that lags behind would have the answer of before the write that
 		// made this generation.
-		return fill(catalog.WithPrimary(filling))
+		return fill(catalog.WithPrimary(filling)), nil
 	})
 	select {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	case landed := <-flight:
-		text, _ := landed.Val.([]byte)
-		return text, landed.Err
+		a, _ := landed.Val.(*answer)
+		return a, landed.Err
 	}
 }
 
-func (c *Cache) bypass(ctx context.Context, fill func(context.Context) ([]byte, bool, error)) ([]byte, error) {
-	c.outcomes.WithLabelValues("bypass").Inc()
-	text, _, err := fill(ctx)
-	return text, err
+func (c *Cache) bypass(ctx context.Context, fill filler) *answer {
+	c.bypassed.Inc()
+	a, _ := fill(ctx)
+	return a
 }
 
-// rest leaves Redis alone for a while, unless it was the caller who went away.
-func (c *Cache) rest(ctx context.Context) {
-	if ctx.Err() == nil {
-		c.restAt.Store(time.Now().Add(pause).UnixNano())
+// failed leaves Redis alone for a while after it failed a read, or was too slow for some,
+// unless it was the caller who went away.
+func (c *Cache) failed(ctx context.Context, err error) {
+	if ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) && c.slow.Add(1) < mostSlow {
+		return
 	}
+	c.slow.Store(0)
+	c.restAt.Store(time.Now().Add(pause).UnixNano())
 }

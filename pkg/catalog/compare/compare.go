@@ -95,35 +95,41 @@ var volatile = []string{"start_time", "end_time", "random_seed", "seed"}
 // pointsOf are a run's points with their loads. Several at one load are
 // repetitions only if they were measured with the same settings; else the settings
 // that differ are their variant.
-func pointsOf(d catalog.Detail) []point {
+func pointsOf(d *catalog.Detail) []point {
 	points := make([]point, len(d.Results))
 	same := map[string][]int{}
-	for n, r := range d.Results {
-		points[n] = point{d, r, Load{Benchmark: d.Benchmark, Concurrency: r.Concurrency, RequestRate: r.RequestRate}}
-		key := points[n].load.key()
-		same[key] = append(same[key], n)
+	for n := range d.Results {
+		r := &d.Results[n]
+		points[n] = point{run: d, result: r, load: Load{Benchmark: d.Benchmark, Concurrency: r.Concurrency, RequestRate: r.RequestRate}}
+		points[n].at = points[n].load.key()
+		same[points[n].at] = append(same[points[n].at], n)
 	}
 	for _, at := range same {
-		values := map[string]map[string]bool{}
-		for _, n := range at {
-			for name := range settings(d.Results[n]) {
+		if len(at) == 1 {
+			continue
+		}
+		values, of := map[string]map[string]bool{}, make([]map[string]string, len(at))
+		for i, n := range at {
+			of[i] = settings(d.Results[n])
+			for name := range of[i] {
 				values[name] = map[string]bool{}
 			}
 		}
 		for name := range values {
-			for _, n := range at {
-				values[name][settings(d.Results[n])[name]] = true
+			for _, had := range of {
+				values[name][had[name]] = true
 			}
 		}
-		for _, n := range at {
+		names := slices.Sorted(maps.Keys(values))
+		for i, n := range at {
 			var variant []string
-			of := settings(d.Results[n])
-			for _, name := range slices.Sorted(maps.Keys(values)) {
-				if len(values[name]) > 1 && of[name] != "" && !slices.Contains(volatile, name) {
-					variant = append(variant, name+" "+of[name])
+			for _, name := range names {
+				if len(values[name]) > 1 && of[i][name] != "" && !slices.Contains(volatile, name) {
+					variant = append(variant, name+" "+of[i][name])
 				}
 			}
 			points[n].load.Variant = strings.Join(variant, ", ")
+			points[n].at = points[n].load.key()
 		}
 	}
 	return points
@@ -262,11 +268,12 @@ func names(groups []configured) string {
 	return strings.Join(out, ", ")
 }
 
-// point is a result with its run and load.
+// point is a result with its run and load; at is the load's key.
 type point struct {
-	run    catalog.Detail
-	result catalog.Result
+	run    *catalog.Detail
+	result *catalog.Result
 	load   Load
+	at     string
 }
 
 // configured is a configuration with its points.
@@ -275,6 +282,8 @@ type configured struct {
 	// told is the name without what the runs do not tell.
 	told   string
 	points []point
+	// at are the points by the key of their load.
+	at map[string][]point
 }
 
 // usable says whether a run's results may be compared.
@@ -292,8 +301,9 @@ func group(runs []catalog.Detail, by []string, invalid bool) (groups []configure
 		dimensions = append(dimensions, Dimensions()[n])
 	}
 	index := map[string]int{}
-	for _, d := range runs {
-		if !usable(d, invalid) {
+	for n := range runs {
+		d := &runs[n]
+		if !usable(*d, invalid) {
 			leftOut++
 			continue
 		}
@@ -308,12 +318,15 @@ func group(runs []catalog.Detail, by []string, invalid bool) (groups []configure
 			n = len(groups)
 			index[name] = n
 			told := strings.Join(slices.DeleteFunc(slices.Clone(shown), func(s string) bool { return strings.HasSuffix(s, " not told)") }), " ")
-			groups = append(groups, configured{told: cmp.Or(told, name), Configuration: Configuration{Name: name, Values: values, Verdicts: map[string]int{}}})
+			groups = append(groups, configured{told: cmp.Or(told, name), at: map[string][]point{}, Configuration: Configuration{Name: name, Values: values, Verdicts: map[string]int{}}})
 		}
 		g := &groups[n]
 		g.Runs = append(g.Runs, d.Key)
 		g.Verdicts[string(d.Validity.Verdict)]++
-		g.points = append(g.points, pointsOf(d)...)
+		for _, p := range pointsOf(d) {
+			g.points = append(g.points, p)
+			g.at[p.at] = append(g.at[p.at], p)
+		}
 	}
 	return groups, leftOut, nil
 }
@@ -325,12 +338,11 @@ func lines(groups []configured) []Line {
 	shared := map[string]map[int]bool{}
 	for n, g := range groups {
 		for _, p := range g.points {
-			load := p.load
-			if shared[load.key()] == nil {
-				shared[load.key()] = map[int]bool{}
-				loads = append(loads, load)
+			if shared[p.at] == nil {
+				shared[p.at] = map[int]bool{}
+				loads = append(loads, p.load)
 			}
-			shared[load.key()][n] = true
+			shared[p.at][n] = true
 		}
 	}
 	slices.SortFunc(loads, Load.order)
@@ -339,13 +351,15 @@ func lines(groups []configured) []Line {
 		loads = both
 	}
 	out := []Line{}
+	metrics := catalog.Metrics()
 	for _, load := range loads {
-		for _, m := range catalog.Metrics() {
+		at := load.key()
+		for _, m := range metrics {
 			line := Line{Load: load, Metric: m.Name, Title: m.Title, Unit: m.Unit, HigherIsBetter: m.HigherIsBetter}
 			var base []float64
 			some := false
 			for n, g := range groups {
-				values := g.values(load, m)
+				values := g.values(at, m)
 				some = some || len(values) > 0
 				cell := Cell{Sample: summarise(values)}
 				if n == 0 {
@@ -364,13 +378,11 @@ func lines(groups []configured) []Line {
 	return out
 }
 
-func (g configured) values(load Load, m catalog.Metric) []float64 {
+// values are a metric's at the load of a key.
+func (g configured) values(at string, m catalog.Metric) []float64 {
 	var out []float64
-	for _, p := range g.points {
-		if p.load.key() != load.key() {
-			continue
-		}
-		if v, ok := m.Of(p.run, p.result); ok {
+	for _, p := range g.at[at] {
+		if v, ok := m.Of(*p.run, *p.result); ok {
 			out = append(out, v)
 		}
 	}
@@ -397,14 +409,15 @@ func notes(groups []configured, lines []Line) []string {
 	}
 	loads := map[string]bool{}
 	for _, line := range lines {
-		if loads[line.Load.key()] {
+		at := line.Load.key()
+		if loads[at] {
 			continue
 		}
-		loads[line.Load.key()] = true
+		loads[at] = true
 		for _, kind := range []string{"input", "output"} {
 			least, most := 0.0, 0.0
 			for _, g := range groups {
-				if v := g.tokensPerRequest(line.Load, kind); v > 0 {
+				if v := g.tokensPerRequest(at, kind); v > 0 {
 					if least == 0 || v < least {
 						least = v
 					}
@@ -419,11 +432,11 @@ func notes(groups []configured, lines []Line) []string {
 	return out
 }
 
-func (g configured) tokensPerRequest(load Load, kind string) float64 {
+func (g configured) tokensPerRequest(at, kind string) float64 {
 	tokens, requests := int64(0), int64(0)
-	for _, p := range g.points {
+	for _, p := range g.at[at] {
 		r := p.result
-		if p.load.key() != load.key() || !r.States(kind+"Tokens") || !r.States("completed") {
+		if !r.States(kind+"Tokens") || !r.States("completed") {
 			continue
 		}
 		if kind == "input" {

@@ -103,14 +103,13 @@ func FindFrontier(runs []catalog.Detail, o FrontierOptions) (Frontier, error) {
 	for _, g := range groups {
 		seen := map[string]bool{}
 		for _, p := range g.points {
-			load := p.load
-			if seen[load.key()] {
+			if seen[p.at] {
 				continue
 			}
-			seen[load.key()] = true
-			choice := Choice{Configuration: g.told, Load: load, Throughput: summarise(g.values(load, throughput)), Latency: summarise(g.values(load, latency)), Cost: summarise(g.values(load, cost))}
-			for _, q := range g.points {
-				if q.load.key() == load.key() && !slices.Contains(choice.Runs, q.run.Key) {
+			seen[p.at] = true
+			choice := Choice{Configuration: g.told, Load: p.load, Throughput: summarise(g.values(p.at, throughput)), Latency: summarise(g.values(p.at, latency)), Cost: summarise(g.values(p.at, cost))}
+			for _, q := range g.at[p.at] {
+				if !slices.Contains(choice.Runs, q.run.Key) {
 					choice.Runs = append(choice.Runs, q.run.Key)
 				}
 			}

@@ -5,6 +5,7 @@ package httpapi
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"mime"
 	"net/http"
 	"reflect"
@@ -15,10 +16,10 @@ import (
 	"github.com/spotbench/spotbench/pkg/catalog/filter"
 )
 
-// stored is an answer that is JSON already.
+// stored is an answer that is JSON already, in parts that are written as they are.
 type stored struct {
 	ContentType string `header:"Content-Type"`
-	Body        []byte
+	Body        func(huma.Context)
 }
 
 // download is an answer to be kept as a file.
@@ -28,7 +29,9 @@ type download struct {
 	Body        []byte
 }
 
-func storedJSON(text []byte) *stored { return &stored{"application/json", text} }
+func storedJSON(write func(io.Writer)) *stored {
+	return &stored{"application/json", func(ctx huma.Context) { write(ctx.BodyWriter()) }}
+}
 
 // passedOn describes a read whose answer is JSON of the database, which has the
 // type's schema.
@@ -45,7 +48,7 @@ func (a *api) registerResults() {
 		if err != nil {
 			return nil, a.problem(err)
 		}
-		return storedJSON(joined(page)), nil
+		return storedJSON(func(w io.Writer) { writePage(w, page) }), nil
 	})
 	one := passedOn[catalog.Result](a, conditional("get-result", "/v1/results/{id}", "One result, also one whose file has been replaced", http.StatusNotFound))
 	huma.Register(a.huma, one, func(ctx context.Context, in *struct {
@@ -55,7 +58,7 @@ func (a *api) registerResults() {
 		if err != nil {
 			return nil, a.problem(err)
 		}
-		return storedJSON(result), nil
+		return storedJSON(func(w io.Writer) { _, _ = w.Write(result) }), nil // an answer is held until it is whole
 	})
 	file := read("get-file", "/v1/imports/{id}/file", "The file of an import, as it came", http.StatusNotFound)
 	file.Description = "Decompressed, if it came compressed. Files that were imported before the catalog kept them are not found."
@@ -71,20 +74,19 @@ func (a *api) registerResults() {
 	})
 }
 
-// joined is a page as JSON. Its items are passed on as they are.
-func joined(page catalog.Page[json.RawMessage]) []byte {
-	size := len(page.NextPageToken) + 64
-	for _, item := range page.Items {
-		size += len(item) + 1
-	}
-	text := append(make([]byte, 0, size), `{"items":[`...)
+// writePage writes a page as JSON. Its items are passed on as they are, into memory that
+// is there already: a list is the most that reads allocate.
+func writePage(w io.Writer, page catalog.Page[json.RawMessage]) {
+	write := func(text []byte) { _, _ = w.Write(text) } // an answer is held until it is whole
+	comma := []byte(",")
+	write([]byte(`{"items":[`))
 	for n, item := range page.Items {
 		if n > 0 {
-			text = append(text, ',')
+			write(comma)
 		}
-		text = append(text, item...)
+		write(item)
 	}
-	text = append(text, `],"nextPageToken":"`...)
-	text = append(text, page.NextPageToken...) // base64, which needs no quoting
-	return append(text, '"', '}', '\n')
+	write([]byte(`],"nextPageToken":"`))
+	write([]byte(page.NextPageToken)) // base64, which needs no quoting
+	write([]byte("\"}\n"))
 }

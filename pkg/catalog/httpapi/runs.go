@@ -3,9 +3,12 @@
 package httpapi
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"reflect"
 	"strconv"
@@ -154,20 +157,10 @@ func (a *api) registerImports() {
 		"Other content under a file name the run has takes the place of the earlier."
 	op.DefaultStatus = http.StatusCreated
 	op.Errors = append(op.Errors, http.StatusUnsupportedMediaType)
-	// The importer checks the body: Python's NaN is no JSON, and it names the format.
-	op.SkipValidateBody = true
-	op.RequestBody = &huma.RequestBody{Required: true, Description: "The result file as the benchmark saved it", Content: map[string]*huma.MediaType{
-		"application/json": {Schema: &huma.Schema{}}, "application/x-ndjson": {Schema: &huma.Schema{}}, "text/plain": {Schema: &huma.Schema{Type: huma.TypeString}}, "text/csv": {Schema: &huma.Schema{Type: huma.TypeString}}}}
-	op.MaxBodyBytes, op.BodyReadTimeout = importer.MaxBytes, 2*time.Minute
 	op.Middlewares = append(op.Middlewares, a.receive)
 	op.Responses = map[string]*huma.Response{"200": {Description: "The run has had this content before", Content: map[string]*huma.MediaType{
 		"application/json": {Schema: a.huma.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[catalog.Import](), true, "")}}}}
-	huma.Register(a.huma, op, func(ctx context.Context, in *struct {
-		Run      string `query:"run" required:"true" minLength:"1" maxLength:"512" doc:"Key of the run" example:"gpu-workloads/sweep-1a2b3c4d"`
-		File     string `query:"file" maxLength:"255" doc:"Name of the file"`
-		Encoding string `header:"Content-Encoding" doc:"How the file is compressed: gzip, or not at all"`
-		RawBody  []byte `contentType:"application/json"`
-	}) (*struct {
+	huma.Register(a.huma, op, func(ctx context.Context, in *fileOfRun) (*struct {
 		Status int
 		Body   catalog.Import
 	}, error) {
@@ -175,7 +168,7 @@ func (a *api) registerImports() {
 			a.metrics.imports.WithLabelValues("refused").Inc()
 			return nil, huma.Error415UnsupportedMediaType(fmt.Sprintf("Content-Encoding %q is not read; use gzip or none", in.Encoding))
 		}
-		content, parsed, err := a.readFile(ctx, in.File, in.RawBody)
+		content, parsed, err := a.readFile(ctx, in.File, in.content)
 		if errors.Is(err, errBusy) {
 			return nil, huma.ErrorWithHeaders(huma.Error503ServiceUnavailable(err.Error()), http.Header{"Retry-After": {"5"}})
 		}
@@ -202,4 +195,51 @@ func (a *api) registerImports() {
 		a.metrics.imports.WithLabelValues(map[bool]string{true: "created", false: "repeated"}[created]).Inc()
 		return out, nil
 	})
+	// It is told of afterwards: huma reads the bodies that it knows of, and checks them as
+	// JSON, which Python's NaN is not. The importer checks this one, and names the format.
+	a.huma.OpenAPI().Paths[op.Path].Post.RequestBody = &huma.RequestBody{Required: true, Description: "The result file as the benchmark saved it", Content: map[string]*huma.MediaType{
+		"application/json":     {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}},
+		"application/x-ndjson": {Schema: &huma.Schema{}}, "text/plain": {Schema: &huma.Schema{Type: huma.TypeString}}, "text/csv": {Schema: &huma.Schema{Type: huma.TypeString}}}}
+}
+
+// fileOfRun is a request that brings a result file.
+type fileOfRun struct {
+	Run      string `query:"run" required:"true" minLength:"1" maxLength:"512" doc:"Key of the run" example:"gpu-workloads/sweep-1a2b3c4d"`
+	File     string `query:"file" maxLength:"255" doc:"Name of the file"`
+	Encoding string `header:"Content-Encoding" doc:"How the file is compressed: gzip, or not at all"`
+	content  []byte
+}
+
+const (
+	// fileTime is what a file may take to arrive.
+	fileTime = 2 * time.Minute
+	// mostAnnounced is the memory that is made for a file before any of it arrived.
+	mostAnnounced = 16 << 20
+)
+
+// Resolve reads the file. huma would have it grow in a buffer to twice its size, and
+// several files at once are what the catalog takes most memory for.
+func (f *fileOfRun) Resolve(ctx huma.Context) []error {
+	_ = ctx.SetReadDeadline(time.Now().Add(fileTime))                   // where it cannot be set, the server's own holds
+	length, _ := strconv.ParseInt(ctx.Header("Content-Length"), 10, 64) // 0 if it does not say
+	if length > importer.MaxBytes {
+		return []error{tooLarge()}
+	}
+	content := bytes.NewBuffer(make([]byte, 0, min(max(length, 0), mostAnnounced)+bytes.MinRead))
+	_, err := content.ReadFrom(io.LimitReader(ctx.BodyReader(), importer.MaxBytes+1))
+	var late net.Error
+	switch {
+	case errors.As(err, &late) && late.Timeout():
+		return []error{huma.Error408RequestTimeout("the file did not arrive in " + fileTime.String())}
+	case err != nil:
+		return []error{huma.Error400BadRequest("the file did not arrive whole; send it again")}
+	case content.Len() > importer.MaxBytes:
+		return []error{tooLarge()}
+	}
+	f.content = content.Bytes()
+	return nil
+}
+
+func tooLarge() error {
+	return huma.Error413RequestEntityTooLarge(fmt.Sprintf("the file has more than the %d bytes that a result file may have; split it", importer.MaxBytes))
 }

@@ -160,10 +160,9 @@ func (a *api) observe(mux *http.ServeMux, answers http.Handler) http.Handler {
 			a.log.Debug("request", "method", r.Method, "path", r.URL.EscapedPath(), "status", answer.status, "duration", time.Since(start))
 		}()
 		header := answer.Header()
-		header.Set("X-Content-Type-Options", "nosniff")
-		header.Set("X-Frame-Options", "DENY")
-		header.Set("Referrer-Policy", "no-referrer")
-		header.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+		for _, h := range everywhere {
+			header[h.name] = h.values
+		}
 		admitted, ok := a.admit(answer, r)
 		if !ok {
 			return
@@ -181,6 +180,18 @@ func (a *api) observe(mux *http.ServeMux, answers http.Handler) http.Handler {
 		}
 		answers.ServeHTTP(answer, r)
 	})
+}
+
+// everywhere are the headers that all answers have. They are shared, and replaced
+// where a page has others.
+var everywhere = []struct {
+	name   string
+	values []string
+}{
+	{"X-Content-Type-Options", []string{"nosniff"}},
+	{"X-Frame-Options", []string{"DENY"}},
+	{"Referrer-Policy", []string{"no-referrer"}},
+	{"Content-Security-Policy", []string{"default-src 'none'; frame-ancestors 'none'"}},
 }
 
 // positionHeader is where a write left the database. A caller that sends it back

@@ -11,6 +11,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
+	"slices"
 	"strings"
 
 	"github.com/spotbench/spotbench/pkg/catalog"
@@ -80,18 +82,28 @@ func Parse(file string, data []byte) (Parsed, error) {
 	if err != nil {
 		return Parsed{}, err
 	}
-	documents, notes, err := read(file, scanned)
+	if parsed, ok := parsePlain(file, scanned); ok {
+		return parsed, nil
+	}
+	return parseAny(file, scanned)
+}
+
+// parseAny reads whatever is JSON, and says what is wrong with what cannot be read.
+func parseAny(file string, clean scanned) (Parsed, error) {
+	documents, notes, err := read(file, clean)
 	if err != nil {
 		return Parsed{}, err
 	}
-	return parseDocuments(file, documents, notes)
+	return parseDocuments(file, slices.Values(documents), notes)
 }
 
 // parseDocuments reads objects that must all be of one format.
-func parseDocuments(file string, documents []map[string]field, notes []string) (Parsed, error) {
+func parseDocuments(file string, documents iter.Seq[map[string]field], notes []string) (Parsed, error) {
 	parsed := Parsed{Notes: notes}
 	var errs []error
-	for n, fields := range documents {
+	n := -1
+	for fields := range documents {
+		n++
 		f, err := detect(file, fields)
 		if err != nil {
 			return Parsed{}, err

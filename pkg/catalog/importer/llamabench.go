@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 
 	"github.com/spotbench/spotbench/pkg/catalog"
@@ -102,7 +103,7 @@ func parseLlamaBenchCSV(file string, data []byte) (Parsed, error) {
 		}
 		documents = append(documents, fields)
 	}
-	return parseDocuments(file, documents, nil)
+	return parseDocuments(file, slices.Values(documents), nil)
 }
 
 func csvError(file string, err error, offset int64) error {

@@ -3,6 +3,7 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"crypto/subtle"
 	"errors"
@@ -15,7 +16,10 @@ import (
 	"github.com/spotbench/spotbench/pkg/catalog"
 )
 
-const selectKeys = `SELECT id, role, namespaces, created_at, created_by, rotated_at, expires_at, revoked_at, last_used_at FROM api_keys`
+const (
+	keyColumns = `id, role, namespaces, created_at, created_by, rotated_at, expires_at, revoked_at, last_used_at`
+	selectKeys = `SELECT ` + keyColumns + ` FROM api_keys`
+)
 
 func scanKey(from row) (k catalog.APIKey, err error) {
 	var rotated, revoked, used *time.Time
@@ -31,17 +35,13 @@ func (s *Store) CreateKey(ctx context.Context, key catalog.APIKey, hash []byte) 
 	if err := key.Validate(s.now()); err != nil {
 		return made, fmt.Errorf("%w: %w", catalog.ErrInvalid, err)
 	}
-	err = s.write(ctx, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, `INSERT INTO api_keys (id, role, hash, created_by, expires_at, namespaces) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (id) DO NOTHING`,
+	err = s.write(ctx, func(c *change) error {
+		keys, err := returned(ctx, c, scanKey, `INSERT INTO api_keys (id, role, hash, created_by, expires_at, namespaces) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (id) DO NOTHING RETURNING `+keyColumns,
 			key.ID, key.Role, hash, key.CreatedBy, stamp(key.ExpiresAt), []string(key.Namespaces))
-		if err != nil {
-			return err
+		for _, made = range keys {
+			return nil
 		}
-		if tag.RowsAffected() == 0 {
-			return fmt.Errorf("key %q: %w: there is one of this name; rotate it, or take another name", key.ID, catalog.ErrChanged)
-		}
-		made, err = scanKey(tx.QueryRow(ctx, selectKeys+" WHERE id = $1", key.ID))
-		return err
+		return cmp.Or(err, fmt.Errorf("key %q: %w: there is one of this name; rotate it, or take another name", key.ID, catalog.ErrChanged))
 	})
 	return made, explain(err)
 }
@@ -51,25 +51,25 @@ func (s *Store) CreateKey(ctx context.Context, key catalog.APIKey, hash []byte) 
 // did not get the answer sends the same rotation again, by its name: that gives another new
 // secret, and the one before the first attempt works on. "" is a rotation without a name.
 func (s *Store) RotateKey(ctx context.Context, id string, hash []byte, expires time.Time, overlap time.Duration, rotation string) (rotated catalog.APIKey, err error) {
-	err = s.write(ctx, func(tx pgx.Tx) error {
-		key, err := scanKey(tx.QueryRow(ctx, selectKeys+" WHERE id = $1 AND revoked_at IS NULL FOR UPDATE", id))
-		if errors.Is(err, pgx.ErrNoRows) {
-			return fmt.Errorf("key %q: %w", id, catalog.ErrNotFound)
-		}
+	err = s.write(ctx, func(c *change) error {
+		keys, err := returned(ctx, c, scanKey, selectKeys+" WHERE id = $1 AND revoked_at IS NULL FOR UPDATE", id)
 		if err != nil {
 			return err
 		}
-		key.ExpiresAt = expires
-		if err := key.Validate(s.now()); err != nil {
+		if len(keys) == 0 {
+			return fmt.Errorf("key %q: %w", id, catalog.ErrNotFound)
+		}
+		keys[0].ExpiresAt = expires
+		if err := keys[0].Validate(s.now()); err != nil {
 			return fmt.Errorf("%w: %w", catalog.ErrInvalid, err)
 		}
-		if _, err := tx.Exec(ctx, `UPDATE api_keys SET previous_hash = CASE WHEN $5 <> '' AND rotation = $5 THEN previous_hash ELSE hash END,
+		keys, err = returned(ctx, c, scanKey, `UPDATE api_keys SET previous_hash = CASE WHEN $5 <> '' AND rotation = $5 THEN previous_hash ELSE hash END,
 			previous_until = CASE WHEN $5 <> '' AND rotation = $5 THEN previous_until ELSE least(expires_at, $3::timestamptz) END,
-			hash = $2, rotated_at = now(), expires_at = $4, rotation = $5 WHERE id = $1`,
-			id, hash, stamp(s.now().Add(overlap)), stamp(expires), rotation); err != nil {
-			return err
+			hash = $2, rotated_at = now(), expires_at = $4, rotation = $5 WHERE id = $1 RETURNING `+keyColumns,
+			id, hash, stamp(s.now().Add(overlap)), stamp(expires), rotation)
+		for _, rotated = range keys {
+			return nil
 		}
-		rotated, err = scanKey(tx.QueryRow(ctx, selectKeys+" WHERE id = $1", id))
 		return err
 	})
 	return rotated, explain(err)
@@ -77,9 +77,9 @@ func (s *Store) RotateKey(ctx context.Context, id string, hash []byte, expires t
 
 // RevokeKey ends a key, both of its secrets, for good.
 func (s *Store) RevokeKey(ctx context.Context, id string) error {
-	return explain(s.write(ctx, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, "UPDATE api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE id = $1", id)
-		if err == nil && tag.RowsAffected() == 0 {
+	return explain(s.write(ctx, func(c *change) error {
+		changed, err := c.exec(ctx, "UPDATE api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE id = $1", id)
+		if err == nil && changed == 0 {
 			err = fmt.Errorf("key %q: %w", id, catalog.ErrNotFound)
 		}
 		return err

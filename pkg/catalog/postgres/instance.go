@@ -29,26 +29,29 @@ func (s *Store) PutInstance(ctx context.Context, uid string, update catalog.Inst
 		return catalog.Instance{}, fmt.Errorf("%w: the caller is limited to %s, and machines are in none", catalog.ErrForbidden, namespaces)
 	}
 	var merged catalog.Instance
-	err := s.write(ctx, func(tx pgx.Tx) error {
+	err := s.write(ctx, func(c *change) error {
+		var locked pgx.Batch
 		// The row must exist to be locked.
-		if _, err := tx.Exec(ctx, "INSERT INTO instances (uid) VALUES ($1) ON CONFLICT (uid) DO NOTHING", uid); err != nil {
+		locked.Queue("INSERT INTO instances (uid) VALUES ($1) ON CONFLICT (uid) DO NOTHING", uid)
+		known := queue(&locked, scanInstance, selectInstances+" WHERE uid = $1 FOR UPDATE", uid)
+		if err := c.send(ctx, &locked); err != nil {
 			return err
 		}
-		old, err := scanInstance(tx.QueryRow(ctx, selectInstances+" WHERE uid = $1 FOR UPDATE", uid))
-		if err != nil {
-			return err
+		merged = catalog.Instance{}
+		for _, old := range *known {
+			merged = old
 		}
-		merged = old.Merge(update)
+		merged = merged.Merge(update)
 		merged.UID = uid
 		if err := merged.Validate(); err != nil {
 			return fmt.Errorf("%w: with what is known of the instance already: %w", catalog.ErrInvalid, err)
 		}
-		_, err = tx.Exec(ctx, `UPDATE instances SET node = $2, provider = $3, region = $4, zone = $5, instance_type = $6, capacity_type = $7,
+		c.end.Queue(`UPDATE instances SET node = $2, provider = $3, region = $4, zone = $5, instance_type = $6, capacity_type = $7,
 			started_at = $8::timestamptz, seen_at = $9, rebalance_at = $10, notice_at = $11,
 			listed_at = coalesce($8::timestamptz, listed_at) WHERE uid = $1`,
 			uid, merged.Node, merged.Provider, merged.Region, merged.Zone, merged.InstanceType, merged.CapacityType,
 			stamp(merged.StartedAt), stamp(merged.SeenAt), stamp(merged.RebalanceAt), stamp(merged.NoticeAt))
-		return err
+		return nil
 	})
 	return merged, explain(err)
 }

@@ -78,11 +78,6 @@ func scanSegmentOf(from row) (of[catalog.Segment], error) {
 	return o, err
 }
 
-func scanSegment(from row) (catalog.Segment, error) {
-	o, err := scanSegmentOf(from)
-	return o.part, err
-}
-
 const selectInterruptions = `SELECT run_key, notice_id, kind, node, pod_uid, notice_at, tainted_at, checkpointed_at, evicted_at, restored_at, running_again_at,
 	checkpoint_generation, checkpoint_bytes, work_lost_seconds, outcome FROM interruptions`
 
@@ -233,7 +228,7 @@ func (s *Store) GetRunRevision(ctx context.Context, key string) (detail catalog.
 		// One round trip, and one state of the database: the transaction is part of it.
 		var b pgx.Batch
 		b.Queue("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-		asked = queueRun(&b, key)
+		asked = queueRun(&b, key, "")
 		b.Queue("COMMIT")
 		return pool.SendBatch(ctx, &b).Close()
 	})
@@ -244,16 +239,16 @@ func (s *Store) GetRunRevision(ctx context.Context, key string) (detail catalog.
 	if err != nil {
 		return detail, 0, err
 	}
-	return catalog.Describe(run, s.now()), (*asked.found)[0].revision, nil
+	return catalog.Describe(run.Parts, s.now()), run.revision, nil
 }
 
-// revisedRun is a run with its revision.
-type revisedRun struct {
+// stampedRun is a run's own row with its revision.
+type stampedRun struct {
 	catalog.Run
 	revision int64
 }
 
-func scanRevised(from row) (r revisedRun, err error) {
+func scanStamped(from row) (r stampedRun, err error) {
 	r.Run, r.revision, err = scanRun(from)
 	return r, err
 }

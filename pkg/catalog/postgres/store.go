@@ -16,7 +16,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
@@ -111,51 +110,6 @@ func (o Options) config() (*pgxpool.Config, error) {
 	}
 	return config, nil
 }
-
-// write runs do in a transaction and files who asked for it, if the context tells.
-// The request's session learns where the write is in the log, which replicas are asked
-// about, and the cache.
-func (s *Store) write(ctx context.Context, do func(pgx.Tx) error) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, s.writeTime, errUnconfirmed)
-	defer cancel()
-	err := s.pool.AcquireFunc(ctx, func(conn *pgxpool.Conn) error {
-		err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-			if err := do(tx); err != nil {
-				return err
-			}
-			entry, ok := catalog.WritingOf(ctx)
-			if !ok {
-				return nil
-			}
-			_, err := tx.Exec(ctx, "INSERT INTO audit (caller, operation, target, remote) VALUES ($1, $2, $3, $4)", entry.Caller, entry.Operation, entry.Target, entry.Remote)
-			return err
-		})
-		data := conn.Conn().PgConn().CustomData()
-		if unsafe := data[waitsForStandby] != nil; unsafe && err == nil {
-			err = errUnconfirmed
-		}
-		delete(data, waitsForStandby)
-		if session := catalog.SessionOf(ctx); err == nil && session != nil {
-			var position string
-			if err := conn.QueryRow(ctx, "SELECT pg_current_wal_insert_lsn()::text").Scan(&position); err != nil {
-				return err
-			}
-			session.Wrote(position)
-		}
-		return s.heed(err)
-	})
-	if err != nil && errors.Is(context.Cause(ctx), errUnconfirmed) {
-		return fmt.Errorf("%w: %w", errUnconfirmed, err)
-	}
-	return err
-}
-
-// waitsForStandby is the routine of PostgreSQL that says of a commit that it is no
-// longer waited for on a standby, because it was cancelled or the server shuts down.
-// PostgreSQL then calls the commit done; to the catalog's writer it is not.
-const waitsForStandby = "SyncRepWaitForLSN"
-
-var errUnconfirmed = errors.New("the database did not confirm the write, on a standby if it has one; it may or may not be there: write it again")
 
 // heed drops the connections to a server that is no primary any more, so that the
 // next ones look for it among the addresses.

@@ -8,47 +8,47 @@ import (
 	"slices"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/spotbench/spotbench/pkg/catalog"
 )
 
-// judge writes the verdict on a run, whose lock the transaction holds.
-func judge(ctx context.Context, tx pgx.Tx, key string) error {
-	var b pgx.Batch
-	asked := queueRun(&b, key)
-	if err := tx.SendBatch(ctx, &b).Close(); err != nil {
-		return err
-	}
-	run, err := asked.run(key)
-	if err != nil {
-		return err
-	}
-	var writes pgx.Batch
-	queueVerdict(&writes, run, catalog.Judge(run))
-	return tx.SendBatch(ctx, &writes).Close()
-}
-
 // wholeRun is a run with everything about it, once its batch has been sent.
 type wholeRun struct {
-	found *[]revisedRun
+	found *[]stampedRun
 	parts partsQuery
 }
 
-func queueRun(b *pgx.Batch, key string) wholeRun {
-	return wholeRun{queue(b, scanRevised, selectRun+" WHERE key = $1", key), queueParts(b, []string{key})}
+// revisedRun is a run with everything about it, and its revision.
+type revisedRun struct {
+	catalog.Parts
+	revision int64
 }
 
-func (w wholeRun) run(key string) (catalog.Parts, error) {
+// queueRun asks for a run. lock, if not empty, is how to lock its row: what is asked
+// after that is of after the lock.
+func queueRun(b *pgx.Batch, key, lock string) wholeRun {
+	return wholeRun{queue(b, scanStamped, selectRun+" WHERE key = $1"+lock, key), queueParts(b, []string{key})}
+}
+
+func (w wholeRun) run(key string) (revisedRun, error) {
 	for _, r := range *w.found {
-		return w.parts.of([]catalog.Run{r.Run})[0], nil
+		return revisedRun{w.parts.of([]catalog.Run{r.Run})[0], r.revision}, nil
 	}
-	return catalog.Parts{}, fmt.Errorf("run %q: %w", key, catalog.ErrNotFound)
+	return revisedRun{}, fmt.Errorf("run %q: %w", key, catalog.ErrNotFound)
 }
 
-// queueVerdict writes the verdict where filters find it: with the run and with its
-// results, which also follow the run's GPU model.
-func queueVerdict(b *pgx.Batch, run catalog.Parts, verdict catalog.Validity) {
-	b.Queue("UPDATE runs SET verdict = $2, verdict_rules = $3, results = $4 WHERE key = $1", run.Run.Key, verdict.Verdict, verdict.Rules, len(run.Results))
+// queueChanged counts a new revision of a run whose parts changed, and writes the
+// verdict where filters find it: with the run and with its results.
+func queueChanged(b *pgx.Batch, run catalog.Parts, verdict catalog.Validity) {
+	b.Queue("UPDATE runs SET revision = revision + 1, updated_at = now(), driver_version = $2, verdict = $3, verdict_rules = $4, results = $5 WHERE key = $1",
+		run.Run.Key, run.Run.DriverVersion, verdict.Verdict, verdict.Rules, len(run.Results))
+	queueResultsVerdict(b, run, verdict)
+}
+
+// queueResultsVerdict writes what results follow of their run: its verdict and its GPU
+// model.
+func queueResultsVerdict(b *pgx.Batch, run catalog.Parts, verdict catalog.Validity) {
 	if len(run.Results) > 0 {
 		b.Queue("UPDATE results SET verdict = $2, gpu_model = $3 WHERE run_key = $1 AND "+current+" AND (verdict <> $2 OR gpu_model <> $3)",
 			run.Run.Key, verdict.Verdict, run.Run.GPUModel)
@@ -66,11 +66,15 @@ func (s *Store) Rejudge(ctx context.Context) (int, error) {
 			return done, explain(err)
 		}
 		for _, key := range keys {
-			err := s.write(ctx, func(tx pgx.Tx) error {
-				if _, err := tx.Exec(ctx, "SELECT FROM runs WHERE key = $1 FOR UPDATE", key); err != nil {
+			err := s.write(ctx, func(c *change) error {
+				run, err := lockRun(ctx, c, key)
+				if err != nil {
 					return err
 				}
-				return judge(ctx, tx, key)
+				verdict := catalog.Judge(run.Parts)
+				c.end.Queue("UPDATE runs SET verdict = $2, verdict_rules = $3, results = $4 WHERE key = $1", key, verdict.Verdict, verdict.Rules, len(run.Results))
+				queueResultsVerdict(&c.end, run.Parts, verdict)
+				return nil
 			})
 			if err != nil {
 				return done, fmt.Errorf("judge run %q: %w", key, explain(err))
@@ -86,22 +90,20 @@ func (s *Store) Rejudge(ctx context.Context) (int, error) {
 func (s *Store) Measured(ctx context.Context, keys []string, query catalog.RunQuery) (runs []catalog.Detail, more bool, err error) {
 	w := whereRuns(ctx, query)
 	if len(keys) > 0 {
-		w.args = append(w.args, keys)
-		w.conditions = append(w.conditions, fmt.Sprintf("key = ANY($%d)", len(w.args)))
-	} else {
-		w.conditions = append(w.conditions, "results > 0")
+		runs, err = s.named(ctx, keys, w)
+		return runs, false, err
 	}
+	w.conditions = append(w.conditions, "results > 0")
 	err = s.snapshot(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		runs = nil // of an attempt before this one
-		scan := func(from row) (catalog.Run, error) { r, _, err := scanRun(from); return r, err }
-		found, err := collect(ctx, tx, scan, selectRun+w.sql("listed_at, key", query.OldestFirst, catalog.MaxMeasured), w.planned()...)
+		found, err := collect(ctx, tx, scanStamped, selectRun+w.sql("listed_at, key", query.OldestFirst, catalog.MaxMeasured), w.planned()...)
 		if err != nil {
 			return err
 		}
 		if more = len(found) > catalog.MaxMeasured; more {
 			found = found[:catalog.MaxMeasured]
 		}
-		all, err := parts(ctx, tx, found)
+		all, err := parts(ctx, tx, own(found))
 		if err != nil {
 			return err
 		}
@@ -110,22 +112,49 @@ func (s *Store) Measured(ctx context.Context, keys []string, query catalog.RunQu
 		}
 		return nil
 	})
+	return runs, more, explain(err)
+}
+
+// named are the runs of these keys, in their order; it is an error if one does not
+// match.
+func (s *Store) named(ctx context.Context, keys []string, w where) ([]catalog.Detail, error) {
+	w.args = append(w.args, keys)
+	w.conditions = append(w.conditions, fmt.Sprintf("key = ANY($%d)", len(w.args)))
+	var found *[]stampedRun
+	var asked partsQuery
+	err := s.read(ctx, func(ctx context.Context, pool *pgxpool.Pool) error {
+		// One round trip, and one state of the database, as for a single run.
+		var b pgx.Batch
+		b.Queue("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+		found = queue(&b, scanStamped, selectRun+w.all(), w.args...)
+		asked = queueParts(&b, keys)
+		b.Queue("COMMIT")
+		return pool.SendBatch(ctx, &b).Close()
+	})
 	if err != nil {
-		return nil, false, explain(err)
+		return nil, explain(err)
 	}
-	if len(keys) == 0 {
-		return runs, more, nil
+	for _, key := range keys {
+		if !slices.ContainsFunc(*found, func(r stampedRun) bool { return r.Key == key }) {
+			return nil, fmt.Errorf("run %q, with these filters: %w", key, catalog.ErrNotFound)
+		}
 	}
-	named := make([]catalog.Detail, 0, len(keys))
+	runs := make([]catalog.Detail, 0, len(keys))
+	all := asked.of(own(*found))
 	for n, key := range keys {
-		if slices.Contains(keys[:n], key) {
-			continue
+		if !slices.Contains(keys[:n], key) {
+			at := slices.IndexFunc(all, func(p catalog.Parts) bool { return p.Run.Key == key })
+			runs = append(runs, catalog.Describe(all[at], s.now()))
 		}
-		at := slices.IndexFunc(runs, func(d catalog.Detail) bool { return d.Key == key })
-		if at < 0 {
-			return nil, false, fmt.Errorf("run %q, with these filters: %w", key, catalog.ErrNotFound)
-		}
-		named = append(named, runs[at])
 	}
-	return named, more, nil
+	return runs, nil
+}
+
+// own are the runs' own fields.
+func own(found []stampedRun) []catalog.Run {
+	runs := make([]catalog.Run, len(found))
+	for n, r := range found {
+		runs[n] = r.Run
+	}
+	return runs
 }

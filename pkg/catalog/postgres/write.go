@@ -3,113 +3,143 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/spotbench/spotbench/pkg/catalog"
 )
 
 // inRun runs do in a transaction that holds the lock of the run's row, so that
 // updates of one run follow each other, counts a new revision of the run, and
-// judges it.
-func (s *Store) inRun(ctx context.Context, key string, do func(pgx.Tx) error) error {
+// judges it. do changes the run's parts, and queues what changes them in the database.
+func (s *Store) inRun(ctx context.Context, key string, do func(run *catalog.Parts, writes *pgx.Batch) error) error {
 	if err := catalog.MayWrite(ctx, key); err != nil {
 		return err
 	}
-	err := s.write(ctx, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, "UPDATE runs SET revision = revision + 1, updated_at = now() WHERE key = $1", key)
+	err := s.write(ctx, func(c *change) error {
+		run, err := lockRun(ctx, c, key)
 		if err != nil {
 			return err
 		}
-		if tag.RowsAffected() == 0 {
-			return fmt.Errorf("run %q: %w; create it first (PUT /v1/runs/{key})", key, catalog.ErrNotFound)
-		}
-		if err := do(tx); err != nil {
+		if err := do(&run.Parts, &c.end); err != nil {
 			return err
 		}
-		return judge(ctx, tx, key)
+		queueChanged(&c.end, run.Parts, catalog.Judge(run.Parts))
+		return nil
 	})
 	return explain(err)
+}
+
+// lockRun gives the run with everything about it, and holds the lock of its row until
+// the transaction ends.
+func lockRun(ctx context.Context, c *change, key string) (revisedRun, error) {
+	var b pgx.Batch
+	asked := queueRun(&b, key, " FOR NO KEY UPDATE")
+	if err := c.send(ctx, &b); err != nil {
+		return revisedRun{}, err
+	}
+	run, err := asked.run(key)
+	if err != nil {
+		return run, fmt.Errorf("%w; create it first (PUT /v1/runs/{key})", err)
+	}
+	return run, nil
 }
 
 // PutRun creates the run or merges the update into it, and gives what it is then
 // with its revision. ifRevision, if not 0, is the revision the writer saw, or
 // catalog.NotYet or catalog.AnyRevision.
-func (s *Store) PutRun(ctx context.Context, key string, update catalog.Run, ifRevision int64) (catalog.Run, int64, error) {
+func (s *Store) PutRun(ctx context.Context, key string, update catalog.Run, ifRevision int64) (merged catalog.Run, revision int64, err error) {
 	if err := catalog.MayWriteRun(ctx, key, update); err != nil {
 		return catalog.Run{}, 0, err
 	}
-	var merged catalog.Run
-	var revision int64
-	err := s.write(ctx, func(tx pgx.Tx) error {
-		if ifRevision == 0 || ifRevision == catalog.NotYet {
-			made, err := tx.Exec(ctx, "INSERT INTO runs (key, revision) VALUES ($1, 0) ON CONFLICT (key) DO NOTHING", key)
-			if err != nil {
-				return err
-			}
-			if ifRevision == catalog.NotYet && made.RowsAffected() == 0 {
-				return fmt.Errorf("run %q: %w: it is there already; leave out If-None-Match to update it", key, catalog.ErrChanged)
-			}
+	for {
+		merged, revision, err = s.putRun(ctx, key, update, ifRevision)
+		// A run that was made since we looked is there when we look again; nobody removes
+		// runs, so that this ends.
+		if !errors.Is(err, errMade) {
+			return merged, revision, explain(err)
 		}
-		old, seen, err := scanRun(tx.QueryRow(ctx, selectRun+" WHERE key = $1 FOR UPDATE", key))
-		if errors.Is(err, pgx.ErrNoRows) {
-			return fmt.Errorf("run %q: %w", key, catalog.ErrNotFound)
-		}
-		if err != nil {
+	}
+}
+
+// errMade is that another writer made the run at the same time.
+var errMade = errors.New("the run is there already")
+
+func (s *Store) putRun(ctx context.Context, key string, update catalog.Run, ifRevision int64) (merged catalog.Run, revision int64, err error) {
+	made := false
+	err = s.write(ctx, func(c *change) error {
+		run, err := lockRun(ctx, c, key)
+		made = errors.Is(err, catalog.ErrNotFound) && (ifRevision == 0 || ifRevision == catalog.NotYet)
+		switch {
+		case made:
+		case err != nil:
 			return err
+		case ifRevision == catalog.NotYet:
+			return fmt.Errorf("run %q: %w: it is there already; leave out If-None-Match to update it", key, catalog.ErrChanged)
+		case ifRevision > 0 && ifRevision != run.revision:
+			return fmt.Errorf("run %q: %w (revision %d, not %d); read it again", key, catalog.ErrChanged, run.revision, ifRevision)
 		}
-		if ifRevision > 0 && ifRevision != seen {
-			return fmt.Errorf("run %q: %w (revision %d, not %d); read it again", key, catalog.ErrChanged, seen, ifRevision)
-		}
-		merged, revision = old.Merge(update), seen+1
+		merged, revision = run.Run.Merge(update), run.revision+1
 		merged.Key = key
 		if err := merged.Validate(); err != nil {
 			return fmt.Errorf("%w: with what is known of the run already: %w", catalog.ErrInvalid, err)
 		}
-		_, err = tx.Exec(ctx, `UPDATE runs SET revision = $2, namespace = $3, pod_name = $4, pod_uid = $5, model = $6, benchmark = $7,
-			image = $8, image_digest = $9, status = $10, gpu_model = $11, gpu_count = $12, node = $13, zone = $14, region = $15,
-			instance_type = $16, capacity_type = $17, usd_per_hour = $18, on_demand_usd_per_hour = $19, placement_reason = $20,
-			engine = $23, engine_version = $24, driver_version = $25, price_source = $26,
-			started_at = $21::timestamptz, finished_at = $22, listed_at = coalesce($21::timestamptz, listed_at), updated_at = now() WHERE key = $1`,
-			key, revision, merged.Namespace, merged.PodName, merged.PodUID, merged.Model, merged.Benchmark,
+		run.Run = merged
+		verdict := catalog.Judge(run.Parts)
+		statement := updateRun
+		if made {
+			statement = insertRun
+		}
+		// The verdict is written with the rest: each version of a row has an entry in
+		// each of the table's many indexes.
+		c.end.Queue(statement, key, revision, merged.Namespace, merged.PodName, merged.PodUID, merged.Model, merged.Benchmark,
 			merged.Image, merged.ImageDigest, merged.Status, merged.GPUModel, merged.GPUCount, merged.Node, merged.Zone, merged.Region,
 			merged.InstanceType, merged.CapacityType, merged.USDPerHour, merged.OnDemandUSDPerHour, merged.PlacementReason,
-			stamp(merged.StartedAt), stamp(merged.FinishedAt), merged.Engine, merged.EngineVersion, merged.DriverVersion, merged.PriceSource)
-		if err != nil {
-			return err
-		}
-		return judge(ctx, tx, key)
+			stamp(merged.StartedAt), stamp(merged.FinishedAt), merged.Engine, merged.EngineVersion, merged.DriverVersion, merged.PriceSource,
+			verdict.Verdict, verdict.Rules)
+		queueResultsVerdict(&c.end, run.Parts, verdict)
+		return nil
 	})
-	return merged, revision, explain(err)
+	var pg *pgconn.PgError
+	if made && errors.As(err, &pg) && pg.Code == "23505" && pg.ConstraintName == "runs_pkey" {
+		err = errMade
+	}
+	return merged, revision, err
 }
+
+const (
+	runColumns = `key, revision, namespace, pod_name, pod_uid, model, benchmark, image, image_digest, status, gpu_model, gpu_count, node, zone, region,
+		instance_type, capacity_type, usd_per_hour, on_demand_usd_per_hour, placement_reason, started_at, finished_at, engine, engine_version, driver_version, price_source, verdict, verdict_rules`
+	runValues = `$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21::timestamptz, $22, $23, $24, $25, $26, $27, $28`
+	insertRun = `INSERT INTO runs (` + runColumns + `, listed_at) VALUES (` + runValues + `, coalesce($21::timestamptz, now()))`
+	updateRun = `UPDATE runs SET (` + runColumns + `, listed_at, updated_at) = ROW(` + runValues + `, coalesce($21::timestamptz, listed_at), now()) WHERE key = $1`
+)
 
 // PutSegment creates one pod's stretch of a run or merges the update into it.
 func (s *Store) PutSegment(ctx context.Context, key, podUID string, update catalog.Segment) (catalog.Segment, error) {
 	var merged catalog.Segment
-	err := s.inRun(ctx, key, func(tx pgx.Tx) error {
-		old, err := collect(ctx, tx, scanSegment, selectSegments+" WHERE run_key = $1 AND pod_uid = $2", key, podUID)
-		if err != nil {
-			return err
-		}
-		for _, o := range old {
-			merged = o
-		}
-		merged = merged.Merge(update)
+	err := s.inRun(ctx, key, func(run *catalog.Parts, writes *pgx.Batch) error {
+		known := partOf(&run.Segments, func(g catalog.Segment) bool { return g.PodUID == podUID })
+		merged = known.Merge(update)
 		merged.PodUID = podUID
 		if err := merged.Validate(); err != nil {
 			return fmt.Errorf("%w: with what is known of the segment already: %w", catalog.ErrInvalid, err)
 		}
+		*known = merged
 		uuids := merged.GPUUUIDs
 		if uuids == nil {
 			uuids = []string{}
 		}
-		_, err = tx.Exec(ctx, `INSERT INTO segments (run_key, pod_uid, node, gpu_model, gpu_uuids, capacity_type, usd_per_hour, on_demand_usd_per_hour, started_at, ended_at, restored_generation,
+		writes.Queue(`INSERT INTO segments (run_key, pod_uid, node, gpu_model, gpu_uuids, capacity_type, usd_per_hour, on_demand_usd_per_hour, started_at, ended_at, restored_generation,
 			region, zone, instance_type)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
 			ON CONFLICT (run_key, pod_uid) DO UPDATE SET node = excluded.node, gpu_model = excluded.gpu_model, gpu_uuids = excluded.gpu_uuids,
@@ -118,7 +148,7 @@ func (s *Store) PutSegment(ctx context.Context, key, podUID string, update catal
 			region = excluded.region, zone = excluded.zone, instance_type = excluded.instance_type`,
 			key, podUID, merged.Node, merged.GPUModel, uuids, merged.CapacityType, merged.USDPerHour, merged.OnDemandUSDPerHour,
 			stamp(merged.StartedAt), stamp(merged.EndedAt), merged.RestoredGeneration, merged.Region, merged.Zone, merged.InstanceType)
-		return err
+		return nil
 	})
 	return merged, err
 }
@@ -126,20 +156,15 @@ func (s *Store) PutSegment(ctx context.Context, key, podUID string, update catal
 // PutInterruption creates an interruption of a run or merges the update into it.
 func (s *Store) PutInterruption(ctx context.Context, key, noticeID string, update catalog.Interruption) (catalog.Interruption, error) {
 	var merged catalog.Interruption
-	err := s.inRun(ctx, key, func(tx pgx.Tx) error {
-		old, err := collect(ctx, tx, scanInterruption, selectInterruptions+" WHERE run_key = $1 AND notice_id = $2", key, noticeID)
-		if err != nil {
-			return err
-		}
-		for _, o := range old {
-			merged = o
-		}
-		merged = merged.Merge(update)
+	err := s.inRun(ctx, key, func(run *catalog.Parts, writes *pgx.Batch) error {
+		known := partOf(&run.Interruptions, func(i catalog.Interruption) bool { return i.NoticeID == noticeID })
+		merged = known.Merge(update)
 		merged.RunKey, merged.NoticeID = key, noticeID
 		if err := merged.Validate(); err != nil {
 			return fmt.Errorf("%w: %w", catalog.ErrInvalid, err)
 		}
-		_, err = tx.Exec(ctx, `INSERT INTO interruptions (run_key, notice_id, kind, node, pod_uid, notice_at, tainted_at, checkpointed_at, evicted_at,
+		*known = merged
+		writes.Queue(`INSERT INTO interruptions (run_key, notice_id, kind, node, pod_uid, notice_at, tainted_at, checkpointed_at, evicted_at,
 			restored_at, running_again_at, checkpoint_generation, checkpoint_bytes, work_lost_seconds, outcome, listed_at)
 			VALUES ($1, $2, $3, $4, $5, $6::timestamptz, $7, $8, $9, $10, $11, $12, $13, $14, $15, coalesce($6::timestamptz, now()))
 			ON CONFLICT (run_key, notice_id) DO UPDATE SET kind = excluded.kind, node = excluded.node, pod_uid = excluded.pod_uid, notice_at = excluded.notice_at,
@@ -149,9 +174,19 @@ func (s *Store) PutInterruption(ctx context.Context, key, noticeID string, updat
 			listed_at = coalesce(excluded.notice_at, interruptions.listed_at)`,
 			key, noticeID, merged.Kind, merged.Node, merged.PodUID, stamp(merged.NoticeAt), stamp(merged.TaintedAt), stamp(merged.CheckpointedAt), stamp(merged.EvictedAt),
 			stamp(merged.RestoredAt), stamp(merged.RunningAgainAt), merged.CheckpointGeneration, merged.CheckpointBytes, merged.WorkLostSeconds, merged.Outcome)
-		return err
+		return nil
 	})
 	return merged, err
+}
+
+// partOf is the one of the parts that is meant, a new one if there is none.
+func partOf[T any](parts *[]T, is func(T) bool) *T {
+	n := slices.IndexFunc(*parts, is)
+	if n < 0 {
+		n = len(*parts)
+		*parts = append(*parts, *new(T))
+	}
+	return &(*parts)[n]
 }
 
 // PutTelemetry replaces the telemetry of one pod: a summary is whole or nothing.
@@ -174,20 +209,18 @@ func (s *Store) PutTelemetry(ctx context.Context, key, podUID string, telemetry 
 	if err != nil {
 		return catalog.Telemetry{}, fmt.Errorf("%w: telemetry: %w", catalog.ErrInvalid, err)
 	}
-	err = s.inRun(ctx, key, func(tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, `INSERT INTO telemetry (run_key, pod_uid, from_at, to_at, gpus, series) VALUES ($1, $2, $3, $4, $5, $6)
-			ON CONFLICT (run_key, pod_uid) DO UPDATE SET from_at = excluded.from_at, to_at = excluded.to_at, gpus = excluded.gpus, series = coalesce(excluded.series, telemetry.series)`,
-			key, podUID, stamp(telemetry.From), stamp(telemetry.To), body, course)
-		if err != nil {
-			return err
-		}
+	err = s.inRun(ctx, key, func(run *catalog.Parts, writes *pgx.Batch) error {
+		*partOf(&run.Telemetry, func(t catalog.Telemetry) bool { return t.PodUID == podUID }) = telemetry
 		for _, g := range telemetry.GPUs {
 			if g.Driver != "" { // a node has one
-				_, err = tx.Exec(ctx, "UPDATE runs SET driver_version = $2 WHERE key = $1", key, g.Driver)
+				run.Run.DriverVersion = g.Driver
 				break
 			}
 		}
-		return err
+		writes.Queue(`INSERT INTO telemetry (run_key, pod_uid, from_at, to_at, gpus, series) VALUES ($1, $2, $3, $4, $5, $6)
+			ON CONFLICT (run_key, pod_uid) DO UPDATE SET from_at = excluded.from_at, to_at = excluded.to_at, gpus = excluded.gpus, series = coalesce(excluded.series, telemetry.series)`,
+			key, podUID, stamp(telemetry.From), stamp(telemetry.To), body, course)
+		return nil
 	})
 	return telemetry, err
 }
@@ -200,19 +233,11 @@ func (s *Store) Import(ctx context.Context, runKey, file, format string, content
 		return imported, false, err
 	}
 	imported, results = catalog.NewImport(runKey, file, format, content, results, *stamp(s.now()))
-	packed := pack(content)
-	rows := make([]resultRow, len(results))
-	for n, r := range results {
-		if rows[n], err = newResultRow(r); err != nil {
-			return imported, false, err
-		}
-	}
-	err = s.write(ctx, func(tx pgx.Tx) error {
+	err = s.write(ctx, func(c *change) error {
 		var locked pgx.Batch
-		locked.Queue("UPDATE runs SET revision = revision + 1, updated_at = now() WHERE key = $1", runKey)
-		asked := queueRun(&locked, runKey)
+		asked := queueRun(&locked, runKey, " FOR NO KEY UPDATE")
 		earlier := queue(&locked, scanImport, selectImports+" WHERE i.id = $1", imported.ID)
-		if err := tx.SendBatch(ctx, &locked).Close(); err != nil {
+		if err := c.send(ctx, &locked); err != nil {
 			return err
 		}
 		run, err := asked.run(runKey)
@@ -223,6 +248,11 @@ func (s *Store) Import(ctx context.Context, runKey, file, format string, content
 			imported, created = e, false
 			return nil
 		}
+		// The file is compressed, and rows are made, while the database takes in others.
+		var packed []byte
+		var packing sync.WaitGroup
+		packing.Go(func() { packed = pack(content) })
+		defer packing.Wait() // afterwards the content is the caller's again
 		var writes pgx.Batch
 		if file != "" {
 			run.Results = slices.DeleteFunc(run.Results, func(r catalog.Result) bool { return r.File == file })
@@ -231,22 +261,25 @@ func (s *Store) Import(ctx context.Context, runKey, file, format string, content
 		}
 		// The verdict is found before the results are written, so that they are written once.
 		run.Results = append(run.Results, results...)
-		verdict := catalog.Judge(run)
-		queueVerdict(&writes, run, verdict)
+		verdict := catalog.Judge(run.Parts)
+		queueChanged(&writes, run.Parts, verdict)
 		writes.Queue("INSERT INTO imports (id, run_key, file, format, sha256, bytes, imported_at) VALUES ($1, $2, $3, $4, $5, $6, $7)",
 			imported.ID, runKey, file, format, imported.SHA256, imported.Bytes, imported.ImportedAt)
-		writes.Queue("INSERT INTO files (import_id, zstd) VALUES ($1, $2)", imported.ID, packed)
-		if err := tx.SendBatch(ctx, &writes).Close(); err != nil {
+		if err := c.send(ctx, &writes); err != nil {
 			return err
 		}
-		if _, err := tx.CopyFrom(ctx, pgx.Identifier{"results"},
+		var unmade error
+		if _, err := c.conn.CopyFrom(ctx, pgx.Identifier{"results"},
 			[]string{"id", "import_id", "position", "run_key", "model", "concurrency", "imported_at", "format", "gpu_model", "verdict", "body"},
-			pgx.CopyFromSlice(len(rows), func(n int) ([]any, error) {
-				r := rows[n]
-				return []any{r.id, r.importID, n, runKey, r.model, r.concurrency, imported.ImportedAt, format, run.Run.GPUModel, string(verdict.Verdict), r.body}, nil
+			pgx.CopyFromSlice(len(results), func(n int) ([]any, error) {
+				var row resultRow
+				row, unmade = newResultRow(results[n])
+				return []any{row.id, row.importID, n, runKey, row.model, row.concurrency, imported.ImportedAt, format, run.Run.GPUModel, string(verdict.Verdict), row.body}, unmade
 			})); err != nil {
-			return err
+			return cmp.Or(unmade, err)
 		}
+		packing.Wait()
+		c.end.Queue("INSERT INTO files (import_id, zstd) VALUES ($1, $2)", imported.ID, packed)
 		created = true
 		return nil
 	})
