@@ -3,7 +3,6 @@
 package httpapi
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"net/http"
@@ -71,7 +70,7 @@ func (a *api) readFile(ctx context.Context, name string, body []byte) (content [
 		return nil, parsed, errBusy
 	}
 	defer a.reading.leave()
-	if content, err = importer.Read(name, bytes.NewReader(body)); err == nil {
+	if content, err = importer.Unpack(name, body); err == nil {
 		parsed, err = importer.Parse(name, content)
 	}
 	return content, parsed, err

@@ -25,17 +25,14 @@ func (nothing) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestManyBombsAtOnceAreSurvived: 24 files of 1 MB that each become 1 GB, sent at once, take
-// the memory of a few.
+// TestManyBombsAtOnceAreSurvived: 24 files of 80 kB that each become more than a file may
+// have, sent at once, take the memory of a few. On a slow machine some are told to come back.
 func TestManyBombsAtOnceAreSurvived(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it decompresses gigabytes")
-	}
 	s := newStage(t)
 	s.send(t, "PUT", "/v1/runs/ns%2Fbombed", s.writer, "{}")
 	var bomb bytes.Buffer
 	z := gzip.NewWriter(&bomb)
-	if _, err := io.Copy(z, io.LimitReader(nothing{}, 1<<30)); err != nil {
+	if _, err := io.Copy(z, io.LimitReader(nothing{}, 80<<20)); err != nil {
 		t.Fatal(err)
 	}
 	if err := z.Close(); err != nil {
@@ -61,6 +58,7 @@ func TestManyBombsAtOnceAreSurvived(t *testing.T) {
 		}
 	}()
 	var all sync.WaitGroup
+	var read atomic.Int64
 	for range 24 {
 		all.Go(func() {
 			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.url+"/v1/imports?run=ns/bombed&file=b.json", bytes.NewReader(bomb.Bytes()))
@@ -76,7 +74,12 @@ func TestManyBombsAtOnceAreSurvived(t *testing.T) {
 			}
 			defer resp.Body.Close()
 			text, err := io.ReadAll(resp.Body)
-			if err != nil || resp.StatusCode != http.StatusUnprocessableEntity || !strings.Contains(string(text), "more than the 67108864 bytes") {
+			refused := resp.StatusCode == http.StatusUnprocessableEntity && strings.Contains(string(text), "more than the 67108864 bytes")
+			later := resp.StatusCode == http.StatusServiceUnavailable && resp.Header.Get("Retry-After") != ""
+			if refused {
+				read.Add(1)
+			}
+			if err != nil || !refused && !later {
 				t.Errorf("%s %s %v", resp.Status, text, err)
 			}
 		})
@@ -85,10 +88,10 @@ func TestManyBombsAtOnceAreSurvived(t *testing.T) {
 	close(stop)
 	<-stopped
 	// One takes 157 MiB; two are read at once, and the collector is behind by as much again.
-	if used := (max(most.Load(), before) - before) >> 20; used > 700 {
-		t.Errorf("%d MiB of memory", used)
+	if used := (max(most.Load(), before) - before) >> 20; used > 900 || read.Load() == 0 {
+		t.Errorf("%d MiB of memory, and %d files read", used, read.Load())
 	} else {
-		t.Logf("%d MiB of memory", used)
+		t.Logf("%d MiB of memory, and %d files read", used, read.Load())
 	}
 	// The next file is read as ever.
 	if resp, body := s.send(t, "POST", "/v1/imports?run=ns/bombed", s.writer, vllm); resp.StatusCode != http.StatusCreated {

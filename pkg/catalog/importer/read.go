@@ -36,10 +36,8 @@ func Read(file string, from io.Reader) ([]byte, error) {
 	}
 	// Peek gives what there is of a file that is shorter; that was not worth an error above.
 	long, _ := buffered.Peek(8)
-	for _, p := range packed {
-		if bytes.HasPrefix(long, []byte(p.magic)) {
-			return nil, &UnsupportedError{File: file, Format: p.kind, Instead: p.instead}
-		}
+	if err := notUnpacked(file, long); err != nil {
+		return nil, err
 	}
 	if !bytes.Equal(head, gzipMagic) {
 		return bounded(file, buffered)
@@ -55,6 +53,16 @@ func Read(file string, from io.Reader) ([]byte, error) {
 	return data, err
 }
 
+// notUnpacked is the error for what is packed as nothing here unpacks it.
+func notUnpacked(file string, head []byte) error {
+	for _, p := range packed {
+		if bytes.HasPrefix(head, []byte(p.magic)) {
+			return &UnsupportedError{File: file, Format: p.kind, Instead: p.instead}
+		}
+	}
+	return nil
+}
+
 // Unpack is Read for a file that is in memory already. What it gives may be the same
 // memory.
 func Unpack(file string, data []byte) ([]byte, error) {
@@ -64,7 +72,7 @@ func Unpack(file string, data []byte) ([]byte, error) {
 	case len(data) > MaxBytes:
 		return nil, tooLarge(file)
 	}
-	return data, nil
+	return data, notUnpacked(file, data)
 }
 
 // ReadFile reads a result file of the disk as Read does.
