@@ -185,7 +185,13 @@ func takePlaces(root, stage *os.Root) error {
 	if err := root.WriteFile(restoring+".tmp", data, 0o600); err != nil {
 		return err
 	}
-	if err := errors.Join(flush(root), root.Rename(restoring+".tmp", restoring), flush(root)); err != nil {
+	if err := settle(root, restoring+".tmp"); err != nil {
+		return err
+	}
+	if err := root.Rename(restoring+".tmp", restoring); err != nil {
+		return err
+	}
+	if err := settle(root, own); err != nil {
 		return err
 	}
 	for _, name := range names {
@@ -196,7 +202,25 @@ func takePlaces(root, stage *os.Root) error {
 			return err
 		}
 	}
-	return errors.Join(flush(root), root.Remove(restoring))
+	if err := settle(root, staging, "."); err != nil {
+		return err
+	}
+	return root.Remove(restoring)
+}
+
+// settle writes a few files and directories to their disk, and not, as flush does, also
+// what everybody else on the node has written meanwhile.
+func settle(root *os.Root, names ...string) error {
+	for _, name := range names {
+		f, err := root.Open(name)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(f.Sync(), f.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // flush writes the directory's file system to its disk.
