@@ -215,15 +215,19 @@ func daemon(t *testing.T, dir string, env []string, name string, args ...string)
 		cancel()
 		t.Fatal(err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	var failure error
+	ended := make(chan struct{})
+	go func() {
+		failure = cmd.Wait()
+		close(ended)
+	}()
 	t.Cleanup(func() {
 		select {
-		case err := <-ended:
-			t.Errorf("%s ended by itself: %v", filepath.Base(name), err)
+		case <-ended:
+			t.Errorf("%s ended by itself: %v", filepath.Base(name), failure)
 		default:
 			cancel()
-			_ = <-ended // it was told to
+			<-ended
 		}
 		cancel()
 		if t.Failed() {
