@@ -4,7 +4,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -197,6 +199,9 @@ type memories struct{ *cri.Runtime }
 
 func (m memories) Node(ctx context.Context) (transparent.Node, error) {
 	node, err := transparent.Look(ctx, transparent.HostRoot)
+	if errors.Is(err, fs.ErrPermission) {
+		return node, fmt.Errorf("%w; --container-checkpoints needs the component node-agent-privileged, which lets the agent look at the node's CRIU", err)
+	}
 	if err != nil {
 		return node, err
 	}
