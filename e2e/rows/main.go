@@ -77,7 +77,7 @@ func byPackage(rows []row) map[string][]string {
 func test(ctx context.Context, root, pkg string, tests []string, out io.Writer) (map[string]string, error) {
 	cmd := exec.CommandContext(ctx, "go", "test", "-count=1", "-json", "-timeout", "40m", "-run", "^("+strings.Join(tests, "|")+")$", "./"+pkg)
 	cmd.Dir = root
-	cmd.Env = append(os.Environ(), "SPOTBENCH_COMPLETE=1")
+	cmd.Env = append(os.Environ(), "SPOTBENCH_COMPLETE=1", "SPOTBENCH_E2E_UPSTREAM=1")
 	cmd.Stderr = out
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // the cluster is taken down
 	stdout, err := cmd.StdoutPipe()

@@ -30,6 +30,7 @@ const (
 	network   = "e2e/network"
 	platform  = "e2e/platform"
 	faults    = "e2e/faults"
+	upstream  = "e2e/upstream"
 )
 
 // everyObject shows that a real API server takes what the manifests hold.
@@ -37,14 +38,21 @@ var everyObject = proof{manifests, "TestTheAPIServerTakesEveryObjectOfEveryKusto
 
 // rows is the table of docs/platform.md.
 var rows = []row{
-	{"Access", []proof{everyObject}, "no gateway and no ingress controller ran"},
+	{"Access", []proof{{upstream, "TestTheGatewayLeadsToTheCatalogInTLSBothWays", ran}, everyObject}, "Traefik in Envoy Gateway's place; no Ingress controller ran"},
 	{"API", []proof{
 		{complete, "TestThreeCatalogsShareOneDatabaseAndOneCache", ran},
 		{platform, "TestTheCatalogAcceptsWritesOnlyWithAWritersToken", ran},
 	}, "with small requests: one machine has not three times 2 CPUs and 4 GiB"},
 	{"Redis", []proof{{complete, "TestRedisHasTwoReplicasThatFollow", ran}}, "Debian's 7.0 in place of the official image; no failover, it is a cache"},
-	{"PostgreSQL", []proof{{complete, "TestPostgresHasTwoReplicasThatFollow", ran}, everyObject}, "Debian's 15 in place of the official image; CloudNativePG and backups are applied only"},
-	{"GPU pools", []proof{everyObject}, "no autoscaler ran"},
+	{"PostgreSQL", []proof{
+		{complete, "TestPostgresHasTwoReplicasThatFollow", ran},
+		{upstream, "TestTheOperatorMakesADatabaseOfOurCluster", ran},
+		everyObject,
+	}, "Debian's 15 in place of the official image; CloudNativePG's pods are on a simulated node, its failover and backup are not shown"},
+	{"GPU pools", []proof{
+		{upstream, "TestKarpenterProvisionsWhatABenchmarkNamesByAnnotation", ran},
+		everyObject,
+	}, "Karpenter's cloud is simulated; Cluster Autoscaler did not run"},
 	{"Benchmark jobs", []proof{
 		{platform, "TestAnInterruptedBenchmarkIsFinishedElsewhereAndNothingIsLost", ran},
 		{platform, "TestAnInterruptedWorkflowFinishesAndMeasuresEachPointOnce", ran},
@@ -78,6 +86,7 @@ var rows = []row{
 	{"Spot management", []proof{
 		{platform, "TestAnInterruptedBenchmarkIsFinishedElsewhereAndNothingIsLost", ran},
 		{faults, "TestTwoOfThreeNodesAreTakenAtOnce", ran},
-	}, "the node to go on is there already: no autoscaler ran"},
+		{upstream, "TestKarpenterProvisionsWhatABenchmarkNamesByAnnotation", ran},
+	}, "provisioning and saving are shown in turn: Karpenter's nodes are simulated, those that run pods are there already"},
 	{"Savings", []proof{{platform, "TestAnInterruptedBenchmarkIsFinishedElsewhereAndNothingIsLost", ran}}, "at list prices of a file, not of a bill"},
 }

@@ -172,7 +172,7 @@ catalog: {replicas: 3, resources: {requests: {cpu: 2}}}
 		"secrets to pull with":        {of("DaemonSet spotbench-system/node-agent", "spec", "template", "spec", "imagePullSecrets", 0, "name"), "puller"},
 		"how many schedulers":         {of("Deployment spotbench-system/scheduler", "spec", "replicas"), 2.0},
 		"an environment of its own":   {of("Deployment spotbench-system/scheduler", append(container, "env", 0, "name")...), "GOMAXPROCS"},
-		"more of an environment":      {of("DaemonSet spotbench-system/node-agent", append(container, "env", 2, "value")...), "s3://bucket"},
+		"more of an environment":      {variable(of("DaemonSet spotbench-system/node-agent", append(container, "env")...), "SPOTBENCH_STORE"), "s3://bucket"},
 		"what was there stays":        {of("DaemonSet spotbench-system/node-agent", append(container, "env", 0, "name")...), "NODE_NAME"},
 		"resources are merged":        {of("DaemonSet spotbench-system/node-agent", append(container, "resources", "requests", "cpu")...), "20m"},
 		"a limit":                     {of("DaemonSet spotbench-system/node-agent", append(container, "resources", "limits", "memory")...), "1Gi"},
@@ -185,6 +185,17 @@ catalog: {replicas: 3, resources: {requests: {cpu: 2}}}
 			t.Errorf("%s: %v, want %v", name, c.got, c.want)
 		}
 	}
+}
+
+// variable is the value of an environment's variable.
+func variable(env any, name string) any {
+	list, _ := env.([]any)
+	for _, v := range list {
+		if v, _ := v.(map[string]any); v["name"] == name {
+			return v["value"]
+		}
+	}
+	return nil
 }
 
 func TestWhatIsSwitchedOffIsNotRendered(t *testing.T) {
