@@ -346,6 +346,9 @@ func (o *serveOptions) limits() (map[string]catalog.Namespaces, error) {
 		if n < 1 {
 			return nil, fmt.Errorf("--namespaces %q is not USER=NAMESPACE,...; write for example group:oidc:team-a=team-a", entry)
 		}
+		if strings.HasPrefix(entry, "key:") {
+			return nil, fmt.Errorf("--namespaces %q: a key has its own; set them with catalog-api keys create --namespaces", entry)
+		}
 		limits[entry[:n]] = append(limits[entry[:n]], strings.Split(entry[n+1:], ",")...)
 		if err := limits[entry[:n]].Validate(); err != nil {
 			return nil, fmt.Errorf("--namespaces %q: %w", entry, err)

@@ -311,8 +311,8 @@ func TestTheAgentHasTheRightsOfItsTableAndNoOthers(t *testing.T) {
 		return strings.TrimSpace(string(out))
 	}
 	for field, want := range map[string]string{
-		// CHOWN is bit 0, DAC_OVERRIDE 1, KILL 5.
-		"CapEff": "0000000000000023", "CapPrm": "0000000000000023", "CapBnd": "0000000000000023", "CapInh": "0000000000000000", "CapAmb": "0000000000000000",
+		// CHOWN is bit 0, DAC_OVERRIDE 1, FOWNER 3, KILL 5.
+		"CapEff": "000000000000002b", "CapPrm": "000000000000002b", "CapBnd": "000000000000002b", "CapInh": "0000000000000000", "CapAmb": "0000000000000000",
 		"NoNewPrivs": "1", "Seccomp": "2",
 	} {
 		if got := read("sed -n 's/^" + field + ":[[:space:]]*//p' /proc/" + pid + "/status"); got != want {

@@ -128,7 +128,7 @@ func New(cfg Config, client Cluster, checkpoints Checkpoints, containers Contain
 	a := &Agent{
 		cfg: cfg, client: client, checkpoints: checkpoints, containers: containers, telemetry: telemetry,
 		node: nodeObject{client: client, name: cfg.Node}, queue: queue, log: log,
-		turns: newTurns(), evictions: semaphore.NewWeighted(evictionsAtOnce), journal: journal{cfg.JournalDir}, taking: map[string]taking{}, synced: make(chan struct{}),
+		turns: newTurns(), memories: memories{one: semaphore.NewWeighted(1)}, evictions: semaphore.NewWeighted(evictionsAtOnce), journal: journal{cfg.JournalDir}, taking: map[string]taking{}, synced: make(chan struct{}),
 		workloads: map[types.UID]*workload{}, handling: map[string]handling{},
 		inForce: map[string]interruption.Notice{}, warned: map[string]interruption.Notice{},
 		broadcaster: record.NewBroadcaster(),

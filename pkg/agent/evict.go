@@ -90,7 +90,7 @@ func (w *workload) askEviction(ctx context.Context, e *policyv1.Eviction) error 
 // remove deletes the pod as an eviction would, without asking a disruption budget.
 func (w *workload) remove(ctx context.Context, options metav1.DeleteOptions) error {
 	pod, _, _ := w.state()
-	if err := w.markDisrupted(ctx); err != nil {
+	if err := w.markDisrupted(ctx); err != nil { // within half of the time: the pod is to be deleted all the same
 		w.log.Warn("the pod is not marked as disrupted; its Job may count a failure", "error", err)
 	}
 	return w.a.client.Pods(pod.Namespace).Delete(ctx, pod.Name, options)
@@ -122,6 +122,11 @@ func (w *workload) markDisrupted(ctx context.Context) error {
 	})
 	if err != nil {
 		return err
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)/2)
+		defer cancel()
 	}
 	_, err = w.a.client.Pods(pod.Namespace).Patch(ctx, pod.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
 	return err

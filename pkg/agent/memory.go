@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/semaphore"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/spotbench/spotbench/pkg/agent/transparent"
@@ -21,6 +22,8 @@ import (
 
 // memories is what is known of checkpoints of whole containers on this node.
 type memories struct {
+	// one has them made one after the other: each is held against the room that is left.
+	one        *semaphore.Weighted
 	mu         sync.Mutex
 	node       transparent.Node
 	err        error // why the node is unknown
@@ -121,6 +124,10 @@ func (w *workload) trySaveMemory(ctx context.Context, pod *corev1.Pod, notice st
 	if err != nil {
 		return none(err)
 	}
+	if err := m.one.Acquire(ctx, 1); err != nil {
+		return none(errors.New("the checkpoints of other containers took all the time there was"))
+	}
+	defer m.one.Release(1)
 	if room.Disk, room.Memory, err = transparent.Free(w.a.cfg.HoldDir); err != nil {
 		return none(err)
 	}
@@ -140,6 +147,11 @@ func (w *workload) trySaveMemory(ctx context.Context, pod *corev1.Pod, notice st
 		return none(err)
 	}
 	m.dumped(container.Bytes(), time.Since(dumping))
+	// After the directories that still wait: nothing else depends on this one.
+	if err := w.a.turns.acquire(ctx, 0); err != nil {
+		return none(err)
+	}
+	defer w.a.turns.release()
 	saved, err := w.a.checkpoints.Save(ctx, MemoryRun(w.run), dir, checkpoint.SaveOptions{Urgent: true,
 		Meta: map[string]string{metaNode: w.a.cfg.Node, metaPod: pod.Name, metaNotice: notice}})
 	w.a.checkpoints.Forget(MemoryRun(w.run))

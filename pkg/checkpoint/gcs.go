@@ -13,6 +13,7 @@ import (
 	"hash/crc32"
 	"io"
 	"mime/multipart"
+	"net"
 	"net/http"
 	"net/textproto"
 	"net/url"
@@ -46,7 +47,10 @@ const (
 func openGCS(ctx context.Context, bucket string) (gcs, error) {
 	transport := &http.Transport{
 		Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true, TLSHandshakeTimeout: 10 * time.Second,
-		MaxIdleConnsPerHost: 16, IdleConnTimeout: 90 * time.Second,
+		DialContext:         (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
+		MaxIdleConnsPerHost: 16, IdleConnTimeout: 90 * time.Second, ResponseHeaderTimeout: answerWithin,
+		// A connection that died silently would keep every request until TCP gives it up.
+		HTTP2:              &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 5 * time.Second},
 		DisableCompression: true, // what is stored is compressed already
 	}
 	if emulator := os.Getenv("STORAGE_EMULATOR_HOST"); emulator != "" {

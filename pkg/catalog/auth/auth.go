@@ -129,19 +129,23 @@ func (g *Guard) Identify(ctx context.Context, authorization string) (Identity, e
 }
 
 // serviceAccounts begins the user name of every ServiceAccount, and allServiceAccounts the
-// names of the groups that it is in of itself: of all, and of its namespace's.
+// names of the groups that it is in of itself: of all, and of its namespace's. Whoever the
+// API server knows is in authenticated.
 const (
 	serviceAccounts    = "system:serviceaccount:"
 	allServiceAccounts = "system:serviceaccounts"
+	authenticated      = "system:authenticated"
 )
+
+// ofItself says that nobody put a member into a group.
+func ofItself(group string) bool {
+	return group == authenticated || group == allServiceAccounts || strings.HasPrefix(group, allServiceAccounts+":")
+}
 
 // grant is what the lists allow; whoever is known may read. A ServiceAccount that is named
 // by itself is one of the platform's own, for all namespaces. One that is only let in as a
 // member of the group of ServiceAccounts, or not at all, is a job's: for its own.
 func (g *Guard) grant(who Identity) (catalog.Role, catalog.Namespaces) {
-	ofItself := func(group string) bool {
-		return group == allServiceAccounts || strings.HasPrefix(group, allServiceAccounts+":")
-	}
 	named := func(names []string) bool {
 		return slices.Contains(names, who.User) || slices.ContainsFunc(who.Groups, func(group string) bool { return !ofItself(group) && slices.Contains(names, "group:"+group) })
 	}
@@ -158,11 +162,12 @@ func (g *Guard) grant(who Identity) (catalog.Role, catalog.Namespaces) {
 	return role, g.namespaces(who, named(g.writers))
 }
 
-// namespaces are those of a caller who does not administer.
+// namespaces are those of a caller who does not administer. What is said of groups that it
+// is in of itself is not meant for one who is named.
 func (g *Guard) namespaces(who Identity, named bool) catalog.Namespaces {
 	limits, limited := g.limits[who.User]
 	for _, group := range who.Groups {
-		if more, ok := g.limits["group:"+group]; ok {
+		if more, ok := g.limits["group:"+group]; ok && !(named && ofItself(group)) {
 			limits, limited = append(slices.Clone(limits), more...), true
 		}
 	}

@@ -263,11 +263,13 @@ func TestWhoIsLimitedToWhichNamespaces(t *testing.T) {
 	}{
 		"a job's token reads its own namespace":                        {job, nil, nil, nil, catalog.Reader, limit("team-a")},
 		"one that writes as a ServiceAccount does so in its own":       {job, []string{"group:system:serviceaccounts"}, nil, nil, catalog.Writer, limit("team-a")},
+		"nobody put it among those who are authenticated":              {job, []string{"group:system:authenticated"}, nil, nil, catalog.Writer, limit("team-a")},
 		"so does one that writes as one of its namespace":              {job, []string{"group:system:serviceaccounts:team-a"}, nil, nil, catalog.Writer, limit("team-a")},
 		"one of another namespace's group only reads":                  {job, []string{"group:system:serviceaccounts:team-b"}, nil, nil, catalog.Reader, limit("team-a")},
 		"a ServiceAccount that is named is the platform's":             {job, []string{job.User}, nil, nil, catalog.Writer, nil},
 		"a job may be shown another namespace besides":                 {job, nil, nil, map[string]catalog.Namespaces{job.User: {"shared"}}, catalog.Reader, limit("team-a", "shared")},
 		"a ServiceAccount that is named can be limited all the same":   {job, []string{job.User}, nil, map[string]catalog.Namespaces{job.User: {"shared"}}, catalog.Writer, limit("shared")},
+		"what ServiceAccounts are shown does not limit the platform's": {job, []string{job.User}, nil, map[string]catalog.Namespaces{"group:system:serviceaccounts": {"shared"}}, catalog.Writer, nil},
 		"a job that administers is not limited":                        {job, nil, []string{job.User}, nil, catalog.Admin, nil},
 		"a person sees all while nobody is limited":                    {person, nil, nil, nil, catalog.Reader, nil},
 		"a person who is in no list sees none once others are limited": {person, nil, nil, map[string]catalog.Namespaces{"group:oidc:other": {"team-b"}}, catalog.Reader, catalog.Namespaces{}},

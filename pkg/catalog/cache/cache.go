@@ -397,9 +397,9 @@ func (c *Cache) bypass(ctx context.Context, fill filler) *answer {
 }
 
 // failed leaves Redis alone for a while after it failed a read, or was too slow for some,
-// unless it was the caller who went away.
+// unless it was the caller who went away, or another one whose question this one shared.
 func (c *Cache) failed(ctx context.Context, err error) {
-	if ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) && c.slow.Add(1) < mostSlow {
+	if ctx.Err() != nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) && c.slow.Add(1) < mostSlow {
 		return
 	}
 	c.slow.Store(0)

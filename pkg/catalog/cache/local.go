@@ -28,11 +28,11 @@ type filed struct {
 	answer      *answer
 }
 
-// overhead is about what keeping an answer takes besides its content: the question,
-// the headers, and its places in the map and the list.
+// overhead is about what keeping an answer takes besides its content and the question, which
+// callers make as long as they like: the headers, and its places in the map and the list.
 const overhead = 1 << 10
 
-func (f *filed) size() int { return len(f.answer.content) + overhead }
+func (f *filed) size() int { return len(f.answer.content) + len(f.question) + overhead }
 
 func newLocal(most int) *local {
 	return &local{order: list.New(), at: map[string]*list.Element{}, most: most}

@@ -3,9 +3,11 @@
 package httpapi_test
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -76,6 +78,15 @@ func TestASortedListIsPagedInOrderAndAWrongSortIsNamed(t *testing.T) {
 		}
 		if token = page.NextPageToken; token == "" {
 			break
+		}
+		forged, err := base64.RawURLEncoding.DecodeString(token)
+		if err != nil {
+			t.Fatal(err)
+		}
+		forged = regexp.MustCompile(`"v":"[^"]*"`).ReplaceAll(forged, []byte(`"v":"many"`))
+		path := "/v1/results?limit=2&sort=requestThroughput&order=desc&model=" + model + "&pageToken=" + base64.RawURLEncoding.EncodeToString(forged)
+		if resp, body := s.send(t, "GET", path, "", ""); resp.StatusCode != http.StatusUnprocessableEntity || !strings.Contains(body, "pageToken") {
+			t.Errorf("a forged token: %s %s", resp.Status, body)
 		}
 	}
 	if want := []float64{22, 8, 3.5, 3.5, 1}; !slices.Equal(rates, want) {

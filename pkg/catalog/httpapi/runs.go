@@ -168,7 +168,8 @@ func (a *api) registerImports() {
 			a.metrics.imports.WithLabelValues("refused").Inc()
 			return nil, huma.Error415UnsupportedMediaType(fmt.Sprintf("Content-Encoding %q is not read; use gzip or none", in.Encoding))
 		}
-		content, parsed, err := a.readFile(ctx, in.File, in.content)
+		content, parsed, done, err := a.readFile(ctx, in.File, in.content)
+		defer done()
 		if errors.Is(err, errBusy) {
 			return nil, huma.ErrorWithHeaders(huma.Error503ServiceUnavailable(err.Error()), http.Header{"Retry-After": {"5"}})
 		}

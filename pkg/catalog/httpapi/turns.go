@@ -64,14 +64,17 @@ func (a *api) receive(ctx huma.Context, next func(huma.Context)) {
 var errBusy = errors.New("other files are being imported; send it again after Retry-After seconds")
 
 // readFile reads a result file in its turn. The content, not its compression, is what the
-// import is named by.
-func (a *api) readFile(ctx context.Context, name string, body []byte) (content []byte, parsed importer.Parsed, err error) {
+// import is named by. done ends the turn of content that takes much memory until it is stored.
+func (a *api) readFile(ctx context.Context, name string, body []byte) (content []byte, parsed importer.Parsed, done func(), err error) {
 	if !a.reading.take(ctx, longestTurn) {
-		return nil, parsed, errBusy
+		return nil, parsed, func() {}, errBusy
 	}
-	defer a.reading.leave()
 	if content, err = importer.Unpack(name, body); err == nil {
 		parsed, err = importer.Parse(name, content)
 	}
-	return content, parsed, err
+	if err != nil || len(content) < largeFile {
+		a.reading.leave()
+		return content, parsed, func() {}, err
+	}
+	return content, parsed, a.reading.leave, nil
 }

@@ -243,6 +243,8 @@ func explain(err error) error {
 	switch pg.Code {
 	case "22021", "22P05": // a NUL character, or bytes that are no text
 		return fmt.Errorf("%w: a text has a character that cannot be stored (NUL); remove it", catalog.ErrInvalid)
+	case "22003", "22007", "22008", "22P02": // no number, no time, or one that is too large
+		return fmt.Errorf("%w: %s; take pageToken from the page before as it is", catalog.ErrInvalid, pg.Message)
 	case "23514": // check constraint
 		return fmt.Errorf("%w: %s", catalog.ErrInvalid, pg.Message)
 	case "23503": // foreign key

@@ -78,8 +78,8 @@ type Answer struct {
 	Status int
 	Header http.Header
 	Body   []byte
-	// Received is when it was there, by this machine's clock.
-	Received time.Time
+	// Sent and Received are when it was asked and there, by this machine's clock.
+	Sent, Received time.Time
 }
 
 const (
@@ -100,6 +100,11 @@ func (a Answer) ClockAhead() time.Duration {
 	}
 	// A Date is cut to whole seconds: on the average half of one is missing.
 	ahead := date.Add(time.Second / 2).Sub(a.Received)
+	if ahead < 0 {
+		// An answer that took its time looks like a clock that is behind, which would make
+		// a deadline later than it is: only what was behind already at the question counts.
+		ahead = min(0, date.Add(time.Second).Sub(a.Sent))
+	}
 	if ahead.Abs() < leastSkew || ahead.Abs() > mostSkew {
 		return 0
 	}
@@ -170,6 +175,7 @@ func (c *Client) Do(ctx context.Context, r Request) (Answer, error) {
 	for name, value := range r.Header {
 		req.Header.Set(name, value)
 	}
+	sent := time.Now()
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return Answer{}, lost(err)
@@ -182,7 +188,7 @@ func (c *Client) Do(ctx context.Context, r Request) (Answer, error) {
 	if len(body) > maxBody {
 		return Answer{}, Errorf(TooLong, "%s %s: HTTP %d and more than %d bytes", r.Method, r.Path, resp.StatusCode, maxBody)
 	}
-	return Answer{Status: resp.StatusCode, Header: resp.Header, Body: body, Received: time.Now()}, nil
+	return Answer{Status: resp.StatusCode, Header: resp.Header, Body: body, Sent: sent, Received: time.Now()}, nil
 }
 
 // Get asks for path.

@@ -53,19 +53,21 @@ func TestAClockThatIsOffIsToldByTheServicesDate(t *testing.T) {
 	here := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 	date := func(d time.Duration) string { return here.Add(d).Format(http.TimeFormat) }
 	for name, tt := range map[string]struct {
-		date string
-		want time.Duration
+		date       string
+		took, want time.Duration
 	}{
 		"no Date":                          {},
 		"a Date that is none":              {date: "yesterday"},
 		"the same second":                  {date: date(0)},
 		"a service that took two seconds":  {date: date(-2 * time.Second)},
 		"this clock is ten minutes behind": {date: date(10 * time.Minute), want: 10*time.Minute + 500*time.Millisecond},
-		"this clock is five minutes ahead": {date: date(-5 * time.Minute), want: -5*time.Minute + 500*time.Millisecond},
-		"a service without a clock":        {date: time.Unix(0, 0).UTC().Format(http.TimeFormat)},
-		"a service that is days ahead":     {date: date(48 * time.Hour)},
+		// Of the answer's second nobody knows where in it it was made: the end of it is sure.
+		"this clock is five minutes ahead":     {date: date(-5 * time.Minute), took: time.Second, want: -5*time.Minute + 2*time.Second},
+		"an answer that took a minute to come": {date: date(-time.Minute), took: time.Minute},
+		"a service without a clock":            {date: time.Unix(0, 0).UTC().Format(http.TimeFormat)},
+		"a service that is days ahead":         {date: date(48 * time.Hour)},
 	} {
-		answer := endpoint.Answer{Received: here, Header: http.Header{}}
+		answer := endpoint.Answer{Sent: here.Add(-tt.took), Received: here, Header: http.Header{}}
 		if tt.date != "" {
 			answer.Header.Set("Date", tt.date)
 		}
