@@ -167,7 +167,7 @@ func (g *Guard) grant(who Identity) (catalog.Role, catalog.Namespaces) {
 func (g *Guard) namespaces(who Identity, named bool) catalog.Namespaces {
 	limits, limited := g.limits[who.User]
 	for _, group := range who.Groups {
-		if more, ok := g.limits["group:"+group]; ok && !(named && ofItself(group)) {
+		if more, ok := g.limits["group:"+group]; ok && (!named || !ofItself(group)) {
 			limits, limited = append(slices.Clone(limits), more...), true
 		}
 	}

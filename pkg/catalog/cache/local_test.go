@@ -38,23 +38,23 @@ func TestAnAnswerIsKeptHereWhileItIsOfThePresentGenerationsAndYoung(t *testing.T
 
 func TestWhenThereIsNoRoomThoseGoThatNobodyAskedForTheLongest(t *testing.T) {
 	now := time.Now()
-	const each = 1000 + overhead
+	const each = 1000 + len("the 1st") + overhead
 	l := newLocal(3 * each)
 	file := func(question string) {
 		l.put(&filed{question: question, until: now.Add(time.Minute), answer: &answer{content: make([]byte, 1000)}})
 	}
 	there := func(question string) bool { return l.get(question, [2]string{}, now) != nil }
-	file("first")
-	file("second")
-	file("third")
-	if !there("first") {
+	file("the 1st")
+	file("the 2nd")
+	file("the 3rd")
+	if !there("the 1st") {
 		t.Fatal("there is room for three")
 	}
-	file("fourth")
-	if there("second") || !there("first") || !there("third") || !there("fourth") {
+	file("the 4th")
+	if there("the 2nd") || !there("the 1st") || !there("the 3rd") || !there("the 4th") {
 		t.Error("the second was asked for the longest ago, and another went")
 	}
-	file("fourth")
+	file("the 4th")
 	if l.size != 3*each {
 		t.Errorf("three answers of %d take %d", each, l.size)
 	}
