@@ -3,7 +3,6 @@
 package apiserver_test
 
 import (
-	"os"
 	"testing"
 	"time"
 
@@ -18,41 +17,16 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/record"
-	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
 	"github.com/spotbench/spotbench/pkg/apiserver"
-	"github.com/spotbench/spotbench/pkg/localcluster"
-	"github.com/spotbench/spotbench/pkg/localcluster/toolchain"
+	"github.com/spotbench/spotbench/pkg/localcluster/apiservertest"
 )
 
 // start skips the test where the programs of the local cluster are not built
 // (`localcluster build`).
 func start(t *testing.T) (*apiserver.Client, kubernetes.Interface) {
 	t.Helper()
-	cache, err := localcluster.DefaultCacheDir()
-	if err != nil {
-		t.Skip("no cache directory:", err)
-	}
-	tools, err := toolchain.Cached(cache)
-	if err != nil {
-		t.Fatal(err)
-	}
-	env := &envtest.Environment{ControlPlaneStartTimeout: time.Minute}
-	for variable, program := range map[string]string{"TEST_ASSET_ETCD": "etcd", "TEST_ASSET_KUBE_APISERVER": "kube-apiserver"} {
-		if _, err := os.Stat(tools.Path(program)); err != nil {
-			t.Skip("run `localcluster build` first:", err)
-		}
-		t.Setenv(variable, tools.Path(program)) // envtest finds programs so
-	}
-	config, err := env.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := env.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
+	config := apiservertest.Start(t)
 	config = rest.CopyConfig(config)
 	config.QPS, config.Burst = 50, 100
 	c, err := apiserver.New(config)

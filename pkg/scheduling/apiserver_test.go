@@ -33,8 +33,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 	podgroups "sigs.k8s.io/scheduler-plugins/apis/scheduling/v1alpha1"
 
-	"github.com/spotbench/spotbench/pkg/localcluster"
-	"github.com/spotbench/spotbench/pkg/localcluster/toolchain"
+	"github.com/spotbench/spotbench/pkg/localcluster/apiservertest"
 	"github.com/spotbench/spotbench/pkg/scheduling"
 )
 
@@ -46,7 +45,6 @@ type realCluster struct {
 	admin client.Client
 	// kubeconfig is a file with admin's credentials.
 	kubeconfig string
-	tools      *toolchain.Set
 	env        *envtest.Environment
 	// programs has the files NAME.pid of the control plane.
 	programs string
@@ -69,23 +67,12 @@ func startRealCluster(t *testing.T, nodes ...*v1.Node) *realCluster {
 // (`localcluster build`).
 func startControlPlane(t *testing.T, nodes ...*v1.Node) *realCluster {
 	t.Helper()
-	cache, err := localcluster.DefaultCacheDir()
-	if err != nil {
-		t.Skip("no cache directory:", err)
-	}
-	tools, err := toolchain.Cached(cache)
-	if err != nil {
-		t.Fatal(err)
-	}
 	env := &envtest.Environment{CRDDirectoryPaths: []string{manifests + "podgroup-crd.yaml"}, ErrorIfCRDPathMissing: true, ControlPlaneStartTimeout: time.Minute}
 	programs := t.TempDir()
-	for variable, program := range map[string]string{"TEST_ASSET_ETCD": "etcd", "TEST_ASSET_KUBE_APISERVER": "kube-apiserver"} {
-		if _, err := os.Stat(tools.Path(program)); err != nil {
-			t.Skip("run `localcluster build` first:", err)
-		}
+	for variable, program := range apiservertest.Programs(t) {
 		// envtest finds programs so, and does not tell which processes they are.
-		script := filepath.Join(programs, program)
-		text := fmt.Sprintf("#!/bin/sh\necho $$ > %s.pid\nexec %s \"$@\"\n", script, tools.Path(program))
+		script := filepath.Join(programs, filepath.Base(program))
+		text := fmt.Sprintf("#!/bin/sh\necho $$ > %s.pid\nexec %s \"$@\"\n", script, program)
 		if err := os.WriteFile(script, []byte(text), 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -112,7 +99,7 @@ func startControlPlane(t *testing.T, nodes ...*v1.Node) *realCluster {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(cancel)
-	c := &realCluster{cluster: cluster{t: t, ctx: ctx, client: kubernetes.NewForConfigOrDie(config)}, admin: admin, tools: tools, env: env, programs: programs}
+	c := &realCluster{cluster: cluster{t: t, ctx: ctx, client: kubernetes.NewForConfigOrDie(config)}, admin: admin, env: env, programs: programs}
 	c.kubeconfig = c.write("admin.kubeconfig", env.KubeConfig)
 	c.apply(&v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "spotbench-system"}})
 	c.applyFile(manifests + "rbac.yaml")

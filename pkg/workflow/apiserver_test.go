@@ -30,11 +30,9 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/restmapper"
 	"k8s.io/client-go/tools/record"
-	"sigs.k8s.io/controller-runtime/pkg/envtest"
 	"sigs.k8s.io/yaml"
 
-	"github.com/spotbench/spotbench/pkg/localcluster"
-	"github.com/spotbench/spotbench/pkg/localcluster/toolchain"
+	"github.com/spotbench/spotbench/pkg/localcluster/apiservertest"
 	"github.com/spotbench/spotbench/pkg/workflow"
 )
 
@@ -72,30 +70,7 @@ type cluster struct {
 // (`localcluster build`).
 func startCluster(t *testing.T) *cluster {
 	t.Helper()
-	cache, err := localcluster.DefaultCacheDir()
-	if err != nil {
-		t.Skip("no cache directory:", err)
-	}
-	tools, err := toolchain.Cached(cache)
-	if err != nil {
-		t.Fatal(err)
-	}
-	env := &envtest.Environment{ControlPlaneStartTimeout: time.Minute}
-	for variable, program := range map[string]string{"TEST_ASSET_ETCD": "etcd", "TEST_ASSET_KUBE_APISERVER": "kube-apiserver"} {
-		if _, err := os.Stat(tools.Path(program)); err != nil {
-			t.Skip("run `localcluster build` first:", err)
-		}
-		t.Setenv(variable, tools.Path(program)) // envtest finds programs so
-	}
-	config, err := env.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := env.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
+	config := apiservertest.Start(t)
 	c := &cluster{t: t, config: config, admin: kubernetes.NewForConfigOrDie(config), objects: dynamic.NewForConfigOrDie(config)}
 	for _, namespace := range []string{"spotbench-system", "gpu-workloads"} {
 		if _, err := c.admin.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, metav1.CreateOptions{}); err != nil {
